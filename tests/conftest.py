@@ -1,0 +1,25 @@
+"""Fixtures that several rooms' tests share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def mini_voc() -> Path:
+    """The 800 real photographs; the test skips where they are not."""
+    root = SHARED / "voc2007-mini" / "VOCdevkit" / "VOC2007"
+    if not root.is_dir():
+        pytest.skip("the real photographs of ../shared are not here")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The folder of ImageNet-trained trunks; the test skips where it is not."""
+    root = SHARED / "weights"
+    if not root.is_dir():
+        pytest.skip("the weights of ../shared are not here")
+    return root
