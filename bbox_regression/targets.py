@@ -1,0 +1,119 @@
+"""Where a box lies relative to a window, as four numbers, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class RegressionError(ValueError):
+    """Input that cannot be regressed; the message is one line."""
+
+
+def encode(windows: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Return the regression targets that lead from windows to true boxes.
+
+    For a window with centre (pcx, pcy) and sides (pw, ph) and a true box with centre (gcx, gcy)
+    and sides (gw, gh): (gcx - pcx) / pw, (gcy - pcy) / ph, log(gw / pw), log(gh / ph), as in
+    R-CNN (arXiv 1311.2524, appendix C), which the paper follows.
+
+    Parameters
+    ----------
+    windows, truths : numpy.ndarray
+        Shape ``(N, 4)``, x1 y1 x2 y2, 0-based, half-open, in pixels; every side above 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64 ``(N, 4)``.
+
+    Raises
+    ------
+    RegressionError
+        On other shapes, on numbers that are not finite, on boxes without area.
+    """
+    windows = check_table(windows, 4, "windows")
+    truths = check_table(truths, 4, "truths", len(windows))
+    window_centres, window_sides = _measure(windows, "windows")
+    truth_centres, truth_sides = _measure(truths, "truths")
+    shifts = (truth_centres - window_centres) / window_sides
+    return np.hstack([shifts, np.log(truth_sides / window_sides)])
+
+
+def decode(
+    windows: np.ndarray, targets: np.ndarray, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Return the boxes to which the targets lead; the inverse of `encode`.
+
+    Parameters
+    ----------
+    windows : numpy.ndarray
+        Shape ``(N, 4)``, x1 y1 x2 y2, 0-based, half-open, in pixels; every side above 0.
+    targets : numpy.ndarray
+        Shape ``(N, 4)``, as `encode` returns them.
+    size : (width, height), optional
+        Of the photograph, in pixels. Boxes are clipped to it; one that lies wholly outside
+        becomes a box without area on the border.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32 ``(N, 4)``, x1 y1 x2 y2.
+
+    Raises
+    ------
+    RegressionError
+        On other shapes, on numbers that are not finite, on windows without area, on a size that
+        is not positive, and, without ``size``, where a box grows beyond float32.
+    """
+    windows = check_table(windows, 4, "windows")
+    targets = check_table(targets, 4, "targets", len(windows))
+    centres, sides = _measure(windows, "windows")
+    with np.errstate(over="ignore"):
+        centres = centres + targets[:, :2] * sides
+        halves = sides * np.exp(targets[:, 2:]) / 2
+        boxes = np.hstack([centres - halves, centres + halves])
+        if size is not None:
+            boxes = np.clip(boxes, 0, np.tile(_check_size(size), 2))
+        boxes = boxes.astype(np.float32)
+    if not np.isfinite(boxes).all():
+        raise RegressionError("targets lead to boxes beyond float32, expected sensible numbers")
+    return boxes
+
+
+def check_table(
+    values: np.ndarray, columns: int | None, name: str, rows: int | None = None
+) -> np.ndarray:
+    """Return values as float64 ``(N, columns)``; raise RegressionError where they are not so."""
+    table = np.asarray(values)
+    check_shape(table, columns, name, rows)
+    table = table.astype(np.float64, copy=False)
+    if not np.isfinite(table).all():
+        raise RegressionError(f"{name}: got NaN or infinity, expected finite numbers")
+    return table
+
+
+def check_shape(table: np.ndarray, columns: int | None, name: str, rows: int | None) -> None:
+    """Raise RegressionError unless the array holds numbers, ``(rows, columns)``."""
+    fits = table.ndim == 2 and columns in (None, table.shape[1]) and rows in (None, len(table))
+    if not fits or table.dtype.kind not in "fiu":
+        expected = ("N" if rows is None else rows, "D" if columns is None else columns)
+        raise RegressionError(
+            f"{name}: got {table.dtype} of shape {table.shape}, "
+            f"expected numbers of shape ({expected[0]}, {expected[1]})"
+        )
+
+
+def _measure(boxes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the centres and the sides of boxes, ``(N, 2)`` each."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    if not (sides > 0).all():
+        first = int(np.argmin((sides > 0).all(axis=1)))
+        raise RegressionError(f"{name}: box {first} is {boxes[first].tolist()}, without area")
+    return boxes[:, :2] + sides / 2, sides
+
+
+def _check_size(size: tuple[int, int]) -> np.ndarray:
+    sides = np.asarray(size, dtype=np.float64)
+    if sides.shape != (2,) or not np.isfinite(sides).all() or not (sides > 0).all():
+        raise RegressionError(f"size: got {size!r}, expected (width, height) above 0")
+    return sides

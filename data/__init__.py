@@ -1,0 +1,27 @@
+"""Photographs and labelled sets: read safely, checked, handed on as plain arrays."""
+
+from __future__ import annotations
+
+from data.dataset import check_photographs, is_labelled, open_dataset
+from data.errors import DataError
+from data.folder import find_photographs
+from data.labels import LabelledSet, Labels, Photograph
+from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, photo_size, read_photo
+from data.synthetic import SYNTHETIC_CLASSES, make_synthetic_set
+
+__all__ = [
+    "DEFAULT_MAX_SIDE",
+    "PHOTO_SUFFIXES",
+    "SYNTHETIC_CLASSES",
+    "DataError",
+    "LabelledSet",
+    "Labels",
+    "Photograph",
+    "check_photographs",
+    "find_photographs",
+    "is_labelled",
+    "make_synthetic_set",
+    "open_dataset",
+    "photo_size",
+    "read_photo",
+]

@@ -1,0 +1,101 @@
+"""COCO instances files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data.errors import problem
+from data.labels import (
+    Corners,
+    LabelledObject,
+    LabelledSet,
+    Record,
+    build_set,
+    check_classes,
+    check_corners,
+    clip_box,
+)
+from data.photo import photo_size
+
+
+def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
+    """Read a COCO instances file; its photographs lie beside it or in the usual folders.
+
+    Without `classes` the classes are all categories in the order of their ids. Crowds
+    (iscrowd = 1) are difficult. A photograph's name is its image id.
+
+    Raises
+    ------
+    DataError
+        A file is missing or broken, or holds what cannot be; see `open_dataset`.
+    """
+    images, annotations, categories = _read_lists(path)
+    try:
+        names = {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])}
+        files = {int(image["id"]): str(image["file_name"]) for image in images}
+        notes = [(int(a["image_id"]), a) for a in annotations]
+    except (KeyError, TypeError, ValueError) as error:
+        raise problem(path, f"entry without a usable {error}; expected COCO instances") from error
+    if len(files) < len(images) or len(names) < len(categories):
+        raise problem(path, "an image or category id stands twice; expected unique ids")
+    if not files:
+        raise problem(path, "holds no image; expected at least one")
+    folder = _find_folder(path, split, next(iter(files.values())))
+    records = {}
+    for image_id, file_name in files.items():
+        photo = folder / file_name
+        records[image_id] = Record(str(image_id), photo, path, *photo_size(photo, max_side), [])
+    for image_id, note in notes:
+        if image_id not in records:
+            raise problem(path, f"annotation of image id {image_id}; expected an id of 'images'")
+        record = records[image_id]
+        record.objects.append(_read_object(path, note, names, record.width, record.height))
+    given = (str(path), list(names.values())) if classes is None else ("classes", classes)
+    return build_set(path.parent, split, check_classes(*given), list(records.values()))
+
+
+def _read_lists(path: Path) -> list[list[dict[str, Any]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise problem(path, f"broken JSON ({error}); expected COCO instances") from error
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
+        raise problem(path, f"expected COCO instances: an object with lists {', '.join(keys)}")
+    return [content[key] for key in keys]
+
+
+def _find_folder(path: Path, split: str, file_name: str) -> Path:
+    beside, above = path.parent, path.parent.parent
+    # annotations/instances_val2017.json lies beside the folder val2017
+    ending = path.stem.rpartition("_")[2]
+    folders = [beside / "images" / split, beside / "images", beside]
+    folders += [above / "images" / split, above / "images" / ending, above / "images"]
+    folders += [above / split, above / ending, above]
+    for folder in folders:
+        if (folder / file_name).is_file():
+            return folder
+    raise problem(
+        path, f"photograph {file_name!r} not found; expected it beside the file or in images/"
+    )
+
+
+def _read_object(
+    path: Path, note: dict[str, Any], names: dict[int, str], width: int, height: int
+) -> LabelledObject:
+    given = f"annotation {note.get('id')} with bbox {note.get('bbox')}"
+    category, crowd = note.get("category_id"), note.get("iscrowd", 0)
+    if not isinstance(category, int) or category not in names:
+        raise problem(path, f"{given} has category_id {category!r}; expected an id of 'categories'")
+    if crowd not in (0, 1):
+        raise problem(path, f"{given} has iscrowd {crowd!r}; expected 0 or 1")
+    try:
+        x, y, box_width, box_height = (float(value) for value in note["bbox"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise problem(path, f"{given}; expected x, y, width, height") from error
+    box: Corners = (x, y, x + box_width, y + box_height)
+    check_corners(path, given, box)
+    return LabelledObject(names[category], clip_box(path, given, box, width, height), bool(crowd))

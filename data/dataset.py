@@ -1,0 +1,101 @@
+"""Labelled sets, opened by what stands at a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.coco import read_coco
+from data.errors import DataError, problem
+from data.labels import LabelledSet, Photograph
+from data.photo import DEFAULT_MAX_SIDE, read_photo
+from data.voc import find_voc_folder, read_voc
+from data.yolo import read_yolo
+
+_EXPECTED = (
+    "expected a VOC folder (Annotations, JPEGImages, ImageSets/Main), a COCO .json file "
+    "or a YOLO folder (images, labels, classes.txt or data.yaml)"
+)
+
+
+def open_dataset(
+    path: Path | str,
+    split: str,
+    classes: Sequence[str] | None = None,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> LabelledSet:
+    """Read the labels of one split, and every photograph's size from its header.
+
+    Parameters
+    ----------
+    path
+        A VOC folder or one that holds exactly one (VOCdevkit or its parent), a COCO instances file,
+        or a YOLO folder.
+    split
+        The split's name; without meaning for a COCO file, which is one split.
+    classes
+        Class names, whose order is kept; a labelled object of another class is an error. By
+        default the classes that the set itself has.
+    max_side
+        Widest and highest photograph accepted, in pixels.
+
+    Raises
+    ------
+    DataError
+        The set or one of its files is missing, broken or empty; an id stands twice; a box is
+        inverted, of zero area, not numeric or more than one pixel outside its photograph; a class
+        is unknown; there is no class at all.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise problem(path, f"no such file or folder; {_EXPECTED}")
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            return read_coco(path, split, classes, max_side)
+        raise problem(path, f"not a labelled set; {_EXPECTED}")
+    voc = find_voc_folder(path)
+    if voc is not None:
+        return read_voc(voc, split, classes, max_side)
+    if _is_yolo(path):
+        return read_yolo(path, split, classes, max_side)
+    raise problem(path, f"not a labelled set; {_EXPECTED}")
+
+
+def is_labelled(path: Path | str) -> bool:
+    """Return whether a path looks like a labelled set rather than a folder of photographs."""
+    path = Path(path)
+    if path.is_file():
+        return path.suffix.lower() == ".json"
+    return path.is_dir() and (find_voc_folder(path) is not None or _is_yolo(path))
+
+
+def _is_yolo(path: Path) -> bool:
+    return any((path / name).exists() for name in ("classes.txt", "data.yaml", "labels"))
+
+
+def check_photographs(
+    dataset: LabelledSet, max_side: int = DEFAULT_MAX_SIDE, workers: int | None = None
+) -> list[DataError]:
+    """Decode every photograph and return the problems found, in the set's order.
+
+    Parameters
+    ----------
+    dataset
+        The set to check.
+    max_side
+        Widest and highest photograph accepted, in pixels.
+    workers
+        Threads that decode at once; by default one per core, at most 8.
+    """
+
+    def check(photograph: Photograph) -> DataError | None:
+        try:
+            read_photo(photograph.path, max_side)
+        except DataError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        return [error for error in pool.map(check, dataset) if error is not None]

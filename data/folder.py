@@ -1,0 +1,42 @@
+"""Folders of photographs without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.errors import problem
+from data.photo import PHOTO_SUFFIXES
+
+
+def is_photograph(path: Path) -> bool:
+    """Return whether a path's suffix, in any case, is that of a kind `read_photo` reads."""
+    return path.suffix.lower() in PHOTO_SUFFIXES
+
+
+def find_photographs(folder: Path | str) -> list[Path]:
+    """Return the photographs of a folder and of the folders in it, sorted.
+
+    Known suffixes decide (`PHOTO_SUFFIXES`, in any case); hidden files and folders are passed over.
+    A single photograph given in a folder's place is returned as a list of one.
+
+    Raises
+    ------
+    DataError
+        Nothing stands at `folder`, or a file that is no photograph, or a folder without any.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise problem(folder, "no such folder; expected a folder of photographs")
+    if not folder.is_dir():
+        if is_photograph(folder):
+            return [folder]
+        raise problem(folder, "neither a folder nor a photograph; expected one of the two")
+    found = [p for p in folder.rglob("*") if is_photograph(p) and not _is_hidden(p, folder)]
+    found = sorted(p for p in found if p.is_file())
+    if not found:
+        raise problem(folder, f"holds no photograph; expected files {' '.join(PHOTO_SUFFIXES)}")
+    return found
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -1,0 +1,168 @@
+"""What every labelled set becomes, whichever files it was read from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import DataError, problem, shorten
+
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labelled objects of one photograph.
+
+    Attributes
+    ----------
+    boxes
+        float32 (N, 4): x1 y1 x2 y2, 0-based, half-open, pixels.
+    classes
+        int64 (N,): indices into `LabelledSet.classes`.
+    difficult
+        bool (N,): neither positives in training nor counted in evaluation.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    difficult: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def easy(self) -> Labels:
+        """The objects that are not difficult."""
+        kept = ~self.difficult
+        return Labels(self.boxes[kept], self.classes[kept], self.difficult[kept])
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One labelled photograph: its file, its size in pixels after EXIF orientation, its labels.
+
+    `name` is unique in its set: the id of a VOC set, the image id of a COCO file, the file's stem
+    in a YOLO folder.
+    """
+
+    name: str
+    path: Path
+    width: int
+    height: int
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """One split of a labelled set; its length and iteration are those of `photographs`."""
+
+    root: Path
+    split: str
+    classes: tuple[str, ...]
+    photographs: tuple[Photograph, ...]
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __iter__(self) -> Iterator[Photograph]:
+        return iter(self.photographs)
+
+
+class LabelledObject(NamedTuple):
+    """One object as read from a file: its class by name, its box already checked."""
+
+    class_name: str
+    box: Corners
+    difficult: bool
+
+
+class Record(NamedTuple):
+    """One photograph as read; `source` is the file that its labels came from."""
+
+    name: str
+    path: Path
+    source: Path
+    width: int
+    height: int
+    objects: list[LabelledObject]
+
+
+def check_corners(source: Path, given: str, corners: Corners) -> None:
+    """Raise DataError unless the corners are finite and x1 < x2, y1 < y2."""
+    x1, y1, x2, y2 = corners
+    if not all(math.isfinite(value) for value in corners):
+        raise problem(source, f"{given} is not finite; expected numbers")
+    if x2 == x1 or y2 == y1:
+        raise problem(source, f"{given} has zero area; expected min < max on both axes")
+    if x2 < x1 or y2 < y1:
+        raise problem(source, f"{given} is inverted; expected min < max on both axes")
+
+
+def clip_box(source: Path, given: str, box: Corners, width: int, height: int) -> Corners:
+    """Clip a 0-based half-open box to its photograph, which it may leave by one pixel.
+
+    Many labelling tools count pixels from 0 where VOC counts from 1; beyond that one pixel the box
+    belongs to another photograph or size, and DataError is raised.
+    """
+    x1, y1, x2, y2 = box
+    clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    reaches_out = min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1
+    if reaches_out or clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+        raise problem(
+            source,
+            f"{given} is outside the photograph; expected a box within {width} x {height} pixels",
+        )
+    return clipped
+
+
+def check_classes(origin: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return class names as a tuple; DataError where there is none or one stands twice."""
+    if isinstance(classes, str):
+        raise DataError(f"{origin}: classes {classes!r}; expected a sequence of names")
+    names = tuple(classes)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise DataError(
+            f"{origin}: classes {list(names)!r}; expected at least one name, none blank"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{origin}: class {twice[0]!r} stands twice; expected each name once")
+    return names
+
+
+def build_set(
+    root: Path, split: str, classes: tuple[str, ...], records: Sequence[Record]
+) -> LabelledSet:
+    """Return the set of the records; DataError on a class not in `classes` or a name used twice."""
+    names: set[str] = set()
+    for record in records:
+        if record.name in names:
+            raise problem(record.path, f"name {record.name!r} is used twice; expected unique names")
+        names.add(record.name)
+    index = {name: number for number, name in enumerate(classes)}
+    photographs = tuple(
+        Photograph(r.name, r.path, r.width, r.height, _number_labels(r, index)) for r in records
+    )
+    return LabelledSet(root, split, classes, photographs)
+
+
+def _number_labels(record: Record, index: dict[str, int]) -> Labels:
+    for labelled in record.objects:
+        if labelled.class_name not in index:
+            raise problem(
+                record.source,
+                f"class {labelled.class_name!r} is unknown; expected one of {shorten([*index])}",
+            )
+    objects = record.objects
+    return Labels(
+        np.array([o.box for o in objects], np.float32).reshape(-1, 4),
+        np.array([index[o.class_name] for o in objects], np.int64),
+        np.array([o.difficult for o in objects], np.bool_),
+    )

@@ -1,0 +1,203 @@
+"""Reading one photograph, whatever its kind, as 8-bit RGB."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from data.errors import DataError, problem
+
+DEFAULT_MAX_SIDE = 10_000
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+# Pillow's readers are called directly: Image.open applies the process-wide Image.MAX_IMAGE_PIXELS,
+# which would stand in the way of a raised max_side and is not ours to change.
+_READERS = {
+    b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"GIF8": GifImagePlugin.GifImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+    b"II*\0": TiffImagePlugin.TiffImageFile,
+    b"MM\0*": TiffImagePlugin.TiffImageFile,
+}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# warnings.catch_warnings changes the whole process: two threads inside it at once could leave each
+# other's filters behind.
+_PILLOW = threading.Lock()
+
+
+def read_photo(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> npt.NDArray[np.uint8]:
+    """Read a JPEG, PNG, BMP, GIF, WebP or TIFF file as the user sees it.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits, and
+    of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    path
+        The file; its contents, not its suffix, decide the kind.
+    max_side
+        Widest and highest photograph accepted, in pixels; checked before anything is decoded.
+
+    Returns
+    -------
+    uint8 (H, W, 3), RGB, C-contiguous.
+
+    Raises
+    ------
+    DataError
+        The file is missing, no photograph, damaged, larger than `max_side` or of a pixel type
+        without a fixed range (floating point, 32-bit grey above 65535).
+    """
+    path = Path(path)
+    with _open_photo(path, max_side) as image, _blaming(path, f"damaged {image.format} file"):
+        _decode(image)
+        rgb = _convert_to_rgb(path, image)
+        turn = _TURNS.get(_orientation(image))
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def photo_size(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> tuple[int, int]:
+    """Return (width, height) in pixels after EXIF orientation, from the file's header alone.
+
+    Raises
+    ------
+    DataError
+        As `read_photo`, so far as the header shows it.
+    """
+    with _open_photo(Path(path), max_side) as image:
+        return _turned_size(image)
+
+
+@contextmanager
+def _open_photo(path: Path, max_side: int) -> Iterator[ImageFile.ImageFile]:
+    if not path.is_file():
+        kind = "is not a file" if path.exists() else "no such file"
+        raise problem(path, f"{kind}; expected a photograph")
+    with _blaming(path, "cannot be read"):
+        stream = path.open("rb")
+    with stream:
+        image = _read_header(path, stream)
+        width, height = _turned_size(image)
+        if max(width, height) > max_side:
+            raise problem(
+                path,
+                f"{width} x {height} pixels; expected at most {max_side} a side "
+                "(--max-side raises the limit)",
+            )
+        yield image
+
+
+def _read_header(path: Path, stream: IO[bytes]) -> ImageFile.ImageFile:
+    start = stream.read(16)
+    if not start:
+        raise problem(path, "is empty (0 bytes); expected a photograph")
+    for signature, reader in _READERS.items():
+        if start.startswith(signature):
+            stream.seek(0)
+            with _blaming(path, "damaged header"), _quiet():
+                image = reader(stream)
+                _orientation(image)  # parsed here, where its warnings are held back, and kept
+                return image
+    raise problem(path, "not a photograph; expected a JPEG, PNG, BMP, GIF, WebP or TIFF file")
+
+
+def _decode(image: ImageFile.ImageFile) -> None:
+    # Pillow's TIFF reader alone parses tags again, with warnings, and applies Pillow's own limit.
+    is_tiff = image.format == "TIFF"
+    with _quiet() if is_tiff else nullcontext(), _unlimited() if is_tiff else nullcontext():
+        image.load()
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a photograph with broken EXIF is shown unturned by every viewer
+        return 1
+
+
+def _turned_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # some Pillows have swapped .size already
+        width, height = (
+            int(image.tag_v2[tag]) for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
+        )
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _convert_to_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise problem(path, "floating-point pixels; expected 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_scale_grey(path, np.asarray(image))).convert("RGB")
+    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_grey(path: Path, grey: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    values = grey.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise problem(
+            path, f"grey from {values.min()} to {values.max()}; expected 16 bits, 0 to 65535"
+        )
+    return ((values + 128) // 257).astype(np.uint8)  # v / 257 rounded: 65535 becomes 255
+
+
+@contextmanager
+def _blaming(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a bad file (its readers raise nearly anything) into ours."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise problem(path, f"{what} ({reason}); expected a whole photograph") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Lift Pillow's own pixel limit; to be used inside `_quiet`, which lets in one thread."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

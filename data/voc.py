@@ -1,0 +1,165 @@
+"""PASCAL VOC folders: Annotations, JPEGImages, ImageSets/Main."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
+
+from data.errors import problem, shorten
+from data.folder import is_photograph
+from data.labels import (
+    LabelledObject,
+    LabelledSet,
+    Record,
+    build_set,
+    check_classes,
+    check_corners,
+    clip_box,
+)
+from data.photo import PHOTO_SUFFIXES, photo_size
+
+_CLASS_MARK = re.compile(r"\s+(-1|0|1)$")
+
+
+def find_voc_folder(path: Path) -> Path | None:
+    """Return the VOC folder at `path`, in it or one folder deeper; None where there is none.
+
+    Raises
+    ------
+    DataError
+        There are several, as in a VOCdevkit of two years.
+    """
+    nearest = [path]
+    for _ in range(3):
+        found = [folder for folder in nearest if _is_voc(folder)]
+        if len(found) > 1:
+            names = ", ".join(str(folder.relative_to(path)) for folder in found)
+            raise problem(path, f"holds several VOC folders ({names}); expected one: name it")
+        if found:
+            return found[0]
+        nearest = [child for folder in nearest for child in _subfolders(folder)]
+    return None
+
+
+def read_voc(root: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
+    """Read one split of a VOC folder, any year's.
+
+    Without `classes` the classes are the names found in the split, sorted, as VOC's own are.
+
+    Raises
+    ------
+    DataError
+        A file is missing or broken, or holds what cannot be; see `open_dataset`.
+    """
+    files = _index_photographs(root / "JPEGImages")
+    records = [_read_record(root, files, n, split, max_side) for n in _read_split(root, split)]
+    if classes is None:
+        classes = sorted({o.class_name for record in records for o in record.objects})
+        origin = str(_split_file(root, split))
+    else:
+        origin = "classes"
+    return build_set(root, split, check_classes(origin, classes), records)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except PermissionError:  # what may not be looked into holds no set for us
+        return []
+
+
+def _is_voc(folder: Path) -> bool:
+    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
+
+
+def _split_file(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Main" / f"{split}.txt"
+
+
+def _read_split(root: Path, split: str) -> list[str]:
+    path = _split_file(root, split)
+    if not path.is_file():
+        others = sorted((p.stem for p in path.parent.glob("*.txt")), key=lambda s: ("_" in s, s))
+        there = f"there are: {shorten(others)}" if others else f"{path.parent} holds none"
+        raise problem(path, f"no such file for split {split!r}; {there}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise problem(path, f"cannot be read ({error}); expected a list of ids") from error
+    # The per-class files (cat_train.txt) carry -1, 0 or 1 after the id.
+    names = [_CLASS_MARK.sub("", line.strip()) for line in lines if line.strip()]
+    if not names:
+        raise problem(path, "is empty; expected one photograph's id a line")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise problem(path, f"id {name!r} stands twice; expected each once")
+        seen.add(name)
+    return names
+
+
+def _index_photographs(folder: Path) -> dict[str, Path]:
+    files = [path for path in folder.iterdir() if is_photograph(path)]
+    # Of two files of one name the kind that comes first in PHOTO_SUFFIXES is taken.
+    files.sort(key=lambda path: (-PHOTO_SUFFIXES.index(path.suffix.lower()), path))
+    return {path.stem: path for path in files}
+
+
+def _read_record(
+    root: Path, files: dict[str, Path], name: str, split: str, max_side: int
+) -> Record:
+    annotation = root / "Annotations" / f"{name}.xml"
+    for path, folder in ((files.get(name), "JPEGImages"), (annotation, "Annotations")):
+        if path is None or not path.is_file():
+            missing = path or root / folder / f"{name}.jpg"
+            raise problem(missing, f"no such file; {_split_file(root, split)} names {name!r}")
+    photo = files[name]
+    width, height = photo_size(photo, max_side)
+    objects = [
+        _read_object(annotation, element, width, height)
+        for element in _parse(annotation).findall("object")
+    ]
+    return Record(name, photo, annotation, width, height, objects)
+
+
+def _parse(path: Path) -> Element:
+    try:
+        root = parse(path).getroot()
+    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
+        raise problem(path, f"broken XML ({error}); expected a VOC annotation") from error
+    if root is None or root.tag != "annotation":
+        tag = None if root is None else root.tag
+        raise problem(path, f"root element {tag!r}; expected 'annotation'")
+    return root
+
+
+def _read_object(path: Path, element: Element, width: int, height: int) -> LabelledObject:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise problem(path, "an object without a name; expected <name>CLASS</name>")
+    # find and findall see direct children only: the boxes of a person's parts are not the object's.
+    bndbox = element.find("bndbox")
+    if bndbox is None:
+        raise problem(path, f"object {name!r} has no bndbox; expected one")
+    texts = {key: bndbox.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")}
+    given = f"box of {name!r} " + " ".join(f"{key}={text!r}" for key, text in texts.items())
+    try:
+        xmin, ymin, xmax, ymax = (float(text or "") for text in texts.values())
+    except ValueError as error:
+        raise problem(path, f"{given} is not numeric; expected four numbers") from error
+    check_corners(path, given, (xmin, ymin, xmax, ymax))
+    # VOC's corners are 1-based and inclusive.
+    box = clip_box(path, given, (xmin - 1, ymin - 1, xmax, ymax), width, height)
+    return LabelledObject(name, box, _read_difficult(path, name, element))
+
+
+def _read_difficult(path: Path, name: str, element: Element) -> bool:
+    text = (element.findtext("difficult") or "0").strip()
+    if text not in ("0", "1"):
+        raise problem(path, f"difficult of {name!r} is {text!r}; expected 0 or 1")
+    return text == "1"

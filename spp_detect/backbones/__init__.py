@@ -1,0 +1,14 @@
+"""Convolutional trunks that end at a map of stride 16."""
+
+from spp_detect.backbones.base import Backbone, InputFormat
+from spp_detect.backbones.registry import BACKBONES, build_backbone
+from spp_detect.backbones.weights import WeightsError, load_weights
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "InputFormat",
+    "WeightsError",
+    "build_backbone",
+    "load_weights",
+]

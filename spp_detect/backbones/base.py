@@ -1,0 +1,91 @@
+"""What every trunk states: stride, centre of cell 0, channels, input format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from spp_detect.windows import CellGrid
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How a trunk wants its pixels: (value − mean) / std per channel, values 0 to 255.
+
+    Attributes
+    ----------
+    order : "rgb" or "bgr".
+    mean, std : three values, in the order of the channels.
+    """
+
+    order: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET_RGB = InputFormat("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+CAFFE_BGR = InputFormat("bgr", (128.0, 128.0, 128.0), (1.0, 1.0, 1.0))
+
+
+class Backbone(nn.Module):
+    """A trunk: a photograph's pixels go in, the map that windows are pooled from comes out.
+
+    Parameters
+    ----------
+    name : the name under which `build_backbone` makes it.
+    layers : the trunk's layers, in order, under the names of its state dict.
+    channels : channels of the map.
+    input_format : how pixels are normalised.
+    """
+
+    def __init__(
+        self, name: str, layers: nn.Module, channels: int, input_format: InputFormat
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.layers = layers
+        self.channels = channels
+        self.input_format = input_format
+        self.grid = measure_grid(layers)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute maps: (N, 3, H, W) normalised pixels to (N, channels, h, w)."""
+        maps: torch.Tensor = self.layers(pixels)
+        return maps
+
+    def normalise(self, photo: NDArray[np.uint8]) -> torch.Tensor:
+        """Turn a uint8 RGB photograph (H, W, 3) into float32 (1, 3, H, W), normalised."""
+        values = torch.from_numpy(photo if self.input_format.order == "rgb" else photo[..., ::-1])
+        mean = torch.tensor(self.input_format.mean)
+        std = torch.tensor(self.input_format.std)
+        return ((values.float() - mean) / std).permute(2, 0, 1)[None]
+
+
+def measure_grid(layers: nn.Module) -> CellGrid:
+    """Compute stride and centre of cell 0 from a trunk's convolutions and poolings.
+
+    A layer of kernel k, stride s and padding p moves the centre by ((k − 1)/2 − p) cells of its
+    input and multiplies the stride by s. Layers beside the main path (a shortcut's projection, the
+    parallel 1×1 of a fire module) move nothing or repeat what the main path does, and the
+    shortcuts' are left out.
+    """
+    stride, centre = 1, 0.0
+    for name, layer in layers.named_modules():
+        if "downsample" in name or not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            continue
+        kernel, step, padding, dilation = (
+            value[0] if isinstance(value, tuple) else value
+            for value in (
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+                getattr(layer, "dilation", 1),
+            )
+        )
+        centre += ((int(kernel) - 1) * int(dilation) / 2 - int(padding)) * stride
+        stride *= int(step)
+    return CellGrid(stride, centre)

@@ -1,0 +1,103 @@
+"""Weights for a trunk: torchvision's download, a state dict in a file, or none."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from spp_detect.backbones.base import Backbone
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be had, read or used; one line says which and what was expected."""
+
+
+def load_weights(backbone: Backbone, source: str) -> str:
+    """Load a trunk's weights and name them.
+
+    Parameters
+    ----------
+    backbone : the trunk; its weights are replaced.
+    source : "imagenet" for torchvision's download, "none" to keep the fresh weights, or the path
+        of a .safetensors or .pth state dict under torchvision's names. Later layers that the trunk
+        does not have may be there or not.
+
+    Returns
+    -------
+    The name to record: "imagenet", "none" or the file's name.
+
+    Raises
+    ------
+    WeightsError
+        where the download or the file cannot be read, or does not fit the trunk.
+    """
+    if source == "none":
+        return "none"
+    state = _download(backbone.name) if source == "imagenet" else _read(Path(source))
+    _fit(backbone, state, source)
+    return source if source == "imagenet" else Path(source).name
+
+
+def _download(name: str) -> dict[str, torch.Tensor]:
+    try:
+        weights = torchvision.models.get_model_weights(name)
+    except ValueError as error:
+        raise WeightsError(
+            f"weights imagenet: torchvision has none for {name}; give --weights FILE or none"
+        ) from error
+    best = weights["IMAGENET1K_V1"]
+    try:
+        state: dict[str, torch.Tensor] = best.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise WeightsError(
+            f"weights imagenet: cannot download {best.url} ({error}); "
+            f"fetch that file by other means and give --weights {Path(best.url).name}"
+        ) from error
+    return state
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such file; --weights takes imagenet, none, or a .safetensors or .pth file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "unreadable"
+        raise WeightsError(
+            f"{path}: not a whole state dict of tensors (.safetensors or .pth): {reason}"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise WeightsError(f"{path}: expected a state dict, a mapping of names to tensors")
+    return state
+
+
+def _fit(backbone: Backbone, state: dict[str, torch.Tensor], source: str) -> None:
+    layers: nn.Module = backbone.layers
+    wanted = layers.state_dict()
+    # A trunk whose batch norm was folded away needs no running counts.
+    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise WeightsError(
+            f"{source}: not the weights of {backbone.name}: {len(missing)} of {len(needed)} "
+            f"tensors are missing, the first {missing[0]}"
+        )
+    for name in needed:
+        if state[name].shape != wanted[name].shape:
+            raise WeightsError(
+                f"{source}: not the weights of {backbone.name}: {name} has shape "
+                f"{tuple(state[name].shape)}, expected {tuple(wanted[name].shape)}"
+            )
+    layers.load_state_dict({name: state[name] for name in needed}, strict=False)

@@ -1,0 +1,60 @@
+"""ZF-5, the five convolutions of Zeiler and Fergus that the paper detects with (table 1)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spp_detect.backbones.base import CAFFE_BGR, Backbone
+
+
+class WithinChannelNorm(nn.Module):
+    """Caffe's local response normalisation within a channel.
+
+    x · (1 + α/size² · Σ x²)^−β, the sum over the size × size neighbours, zeros outside the map.
+    """
+
+    def __init__(self, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise maps (N, C, H, W)."""
+        mean = functional.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
+        return x * (1 + self.alpha * mean).pow(-self.beta)
+
+
+def build_zf5(name: str, *, paper_padding: bool) -> Backbone:
+    """Build ZF-5 with the release's paddings (1, 0, 0, 0) or the paper's (3, 1, 2, 1).
+
+    The paddings are those of conv1, pool1, conv2 and pool2; conv3 to conv5 are padded by 1. The
+    weights start from N(0, 0.01), the biases from 0, 1, 0, 1, 1.
+    """
+    pad = (3, 1, 2, 1) if paper_padding else (1, 0, 0, 0)
+    layers = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 96, 7, stride=2, padding=pad[0]),
+            relu1=nn.ReLU(inplace=True),
+            norm1=WithinChannelNorm(),
+            pool1=nn.MaxPool2d(3, 2, padding=pad[1], ceil_mode=True),
+            conv2=nn.Conv2d(96, 256, 5, stride=2, padding=pad[2]),
+            relu2=nn.ReLU(inplace=True),
+            norm2=WithinChannelNorm(),
+            pool2=nn.MaxPool2d(3, 2, padding=pad[3], ceil_mode=True),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            relu3=nn.ReLU(inplace=True),
+            conv4=nn.Conv2d(384, 384, 3, padding=1),
+            relu4=nn.ReLU(inplace=True),
+            conv5=nn.Conv2d(384, 256, 3, padding=1),
+            relu5=nn.ReLU(inplace=True),
+        )
+    )
+    for layer, bias in zip(
+        ("conv1", "conv2", "conv3", "conv4", "conv5"), (0, 1, 0, 1, 1), strict=True
+    ):
+        nn.init.normal_(getattr(layers, layer).weight, std=0.01)
+        nn.init.constant_(getattr(layers, layer).bias, bias)
+    return Backbone(name, layers, 256, CAFFE_BGR)

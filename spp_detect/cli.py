@@ -1,0 +1,321 @@
+"""The command line: `spp-detect COMMAND`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from click.core import ParameterSource
+
+from bbox_regression import RegressionError
+from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
+from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
+from proposals import METHODS, ProposalError, ProposalSettings
+from spp_detect.backbones import BACKBONES, WeightsError, build_backbone, load_weights
+from spp_detect.config import PRESETS, ConfigError, make_config
+from spp_detect.demo import run_demo
+from spp_detect.detector import Detector, ModelError
+from spp_detect.download import DownloadError, download_voc
+from spp_detect.evaluation import detect_dataset, measure, model_cache, propose_folder
+from spp_detect.features import choose_device
+from spp_detect.files import write_json
+from spp_detect.report.folder import report_folder
+from spp_detect.report.record import describe_run
+from spp_detect.report.tables import show_recall, show_result
+from spp_detect.training import Resources, TrainingError, TrainingRun, check_new, find_options
+from svm import SvmError
+
+USER_ERRORS = (
+    ConfigError,
+    DataError,
+    DownloadError,
+    EvalError,
+    ModelError,
+    ProposalError,
+    RegressionError,
+    SvmError,
+    TrainingError,
+    WeightsError,
+    OSError,
+)
+
+path_type = click.Path(path_type=Path)
+labelled_data = click.argument("data", type=path_type)
+model_folder = click.argument("run", type=path_type)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where maps are computed and windows pooled.",
+)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, help="Seed of all chance.")
+max_side_option = click.option(
+    "--max-side",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_SIDE,
+    help="Largest side in pixels of a photograph that is read.",
+)
+
+
+@click.group(
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+    epilog="Bad input ends in one line on stderr and exit status 2; --debug shows a traceback.",
+)
+@click.version_option(package_name="spp-detect")
+def app() -> None:
+    """SPP-net object detection: one convolution pass per photograph, any number of windows."""
+
+
+@app.command()
+@click.option("--out", type=path_type, default=Path("runs/demo"), help="Folder for all of it.")
+@device_option
+@seed_option
+def demo(out: Path, device: str, seed: int) -> None:
+    """Make a synthetic set, train on it, evaluate, detect on a folder; no download."""
+    run_demo(out, choose_device(device), seed)
+
+
+@app.command()
+@click.argument("name", type=click.Choice(["voc2007"]))
+@click.option("--to", type=path_type, required=True, help="Folder for the data set.")
+def download(name: str, to: Path) -> None:
+    """Download a public data set and check it."""
+    print(f"{name} is ready, give this folder to train and evaluate: {download_voc(to)}")
+
+
+@app.command()
+@labelled_data
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@click.option("--split", default="trainval", help="Split of DATA.")
+@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="resnet18", help="Trunk.")
+@click.option(
+    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
+)
+@click.option("--scales", default="688", help="Short sides in pixels, joined by commas.")
+@click.option("--preset", type=click.Choice(PRESETS), default="release", help="Whose constants.")
+@click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
+@click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
+@seed_option
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its options.")
+@device_option
+@click.option(
+    "--map-budget", type=click.FloatRange(0), default=8.0, help="GB of maps kept on disk."
+)
+@max_side_option
+@click.pass_context
+def train(
+    context: click.Context,
+    data: Path,
+    out: Path,
+    resume: bool,
+    device: str,
+    map_budget: float,
+    max_side: int,
+    **options: Any,
+) -> None:
+    """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
+
+    DATA is a VOC folder, a COCO .json file or a YOLO folder.
+    """
+    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    if resume:
+        given = {name: options[name] for name in options if _is_given(context, name)}
+        options = find_options(out, options, given)
+        if (out / "config.json").is_file():
+            print(f"{out}: trained already")
+            return
+    else:
+        check_new(out)
+    classes = options["classes"].split(",") if options["classes"] else None
+    dataset = _open_checked(data, options["split"], classes, max_side)
+    run = _prepare_run(out, dataset, options, resources)
+    run.train()
+    write_json(out / "metrics.json", {"stages": run.read_history(), "record": describe_run()})
+    print(f"{out}: trained on {len(dataset)} photographs")
+
+
+@app.command()
+@model_folder
+@labelled_data
+@click.option("--split", default="test", help="Split of DATA.")
+@click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
+@click.option("--regression/--no-regression", default=True, help="Move boxes by the regression.")
+@device_option
+@max_side_option
+def evaluate(
+    run: Path,
+    data: Path,
+    split: str,
+    out: Path | None,
+    regression: bool,
+    device: str,
+    max_side: int,
+) -> None:
+    """Detect on a labelled split and measure average precision."""
+    detector = Detector.load(run, device)
+    dataset = _open_checked(data, split, detector.classes, max_side)
+    found = detect_dataset(
+        detector, dataset, cache=model_cache(run), regress=regression, max_side=max_side
+    )
+    result, numbers = measure(found, dataset)
+    show_result(result, f"{run} on {split}")
+    if out is not None:
+        names = [photograph.name for photograph in dataset]
+        write_comp(out, found, names, dataset.classes, split=split)
+        numbers |= {
+            "regression": regression,
+            "backbone": detector.config.backbone,
+            "weights": detector.config.weights,
+        }
+        _write_result(out, result, numbers)
+
+
+@app.command()
+@click.argument("detections", type=path_type)
+@labelled_data
+@click.option("--split", default="test", help="Split of DATA.")
+@click.option("--out", type=path_type, help="Folder for metrics.json and curves.")
+def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
+    """Measure anybody's detections.
+
+    DETECTIONS is a folder of comp3 or comp4 files, or a .json file of COCO results.
+    """
+    dataset = open_dataset(data, split)
+    if detections.suffix == ".json":
+        found = read_coco_results(detections, *_coco_ids(data, dataset))
+    else:
+        names = [photograph.name for photograph in dataset]
+        found = read_comp(detections, names, dataset.classes)
+    result, numbers = measure(found, dataset)
+    show_result(result, f"{detections} on {split}")
+    if out is not None:
+        _write_result(out, result, numbers)
+
+
+@app.command()
+@model_folder
+@click.argument("folder", type=path_type)
+@click.option("--out", type=path_type, required=True, help="Folder for the results.")
+@click.option("--min-score", type=float, default=-0.5, help="Least score of a detection.")
+@device_option
+@max_side_option
+def detect(
+    run: Path, folder: Path, out: Path, min_score: float, device: str, max_side: int
+) -> None:
+    """Detect on a folder of photographs: json, csv, drawn pictures, a page.
+
+    A photograph that cannot be read is named and skipped; the exit status is then 2.
+    """
+    skipped = report_folder(Detector.load(run, device), folder, out, min_score, max_side)
+    sys.exit(2 if skipped else 0)
+
+
+@app.command()
+@click.argument("folder", type=path_type)
+@click.option("--out", type=path_type, required=True, help="The .npz file to write.")
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
+@click.option("--split", default="trainval", help="Split, where FOLDER is labelled.")
+@click.option("--max-windows", type=click.IntRange(1), default=2000, help="Per photograph.")
+@click.option("--edge-model", type=path_type, help="OpenCV's structured edges, for edgeboxes.")
+@seed_option
+@max_side_option
+def proposals(
+    folder: Path,
+    out: Path,
+    method: str,
+    split: str,
+    max_windows: int,
+    edge_model: Path | None,
+    seed: int,
+    max_side: int,
+) -> None:
+    """Propose windows and save them; prints their recall where FOLDER is labelled.
+
+    A photograph that cannot be read is named and skipped; the exit status is then 2.
+    """
+    settings = ProposalSettings(
+        method=method, max_windows=max_windows, seed=seed, edge_model=edge_model
+    )
+    recall, skipped = propose_folder(folder, split, settings, out, max_side)
+    if recall is not None:
+        show_recall(recall, f"{method} on {folder}")
+    sys.exit(2 if skipped else 0)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on stderr and exit status 2."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app([argument for argument in arguments if argument != "--debug"])
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        print(f"spp-detect: error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def _parse_scales(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--scales {text}: expected numbers joined by commas") from error
+
+
+def _prepare_run(
+    out: Path, dataset: LabelledSet, options: dict[str, Any], resources: Resources
+) -> TrainingRun:
+    torch.manual_seed(options["seed"])
+    backbone = build_backbone(options["backbone"])
+    name = load_weights(backbone, options["weights"])
+    options = {"weights_name": name} | options
+    config = make_config(
+        options["preset"],
+        backbone=options["backbone"],
+        weights=options["weights_name"],
+        scales=_parse_scales(options["scales"]),
+        proposals=options["proposals"],
+        seed=options["seed"],
+    )
+    return TrainingRun(out, dataset, config, backbone, resources, options)
+
+
+def _open_checked(
+    data: Path, split: str, classes: tuple[str, ...] | list[str] | None, max_side: int
+) -> LabelledSet:
+    """Open a labelled set all of whose photographs can be read."""
+    dataset = open_dataset(data, split, classes, max_side)
+    problems = check_photographs(dataset, max_side)
+    if problems:
+        more = f" (and {len(problems) - 1} more photographs)" if len(problems) > 1 else ""
+        raise DataError(f"{problems[0]}{more}")
+    return dataset
+
+
+def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[int | str]]:
+    """Ids of photographs and classes in COCO results: the json's own, else names and 1 to C."""
+    names = [photograph.name for photograph in dataset]
+    if data.suffix != ".json":
+        return [*names], [*range(1, len(dataset.classes) + 1)]
+    categories = json.loads(data.read_text(encoding="utf-8"))["categories"]
+    ids = {str(category["name"]): int(category["id"]) for category in categories}
+    return [int(name) for name in names], [ids[name] for name in dataset.classes]
+
+
+def _write_result(out: Path, result: VocResult, numbers: dict[str, Any]) -> None:
+    plot_curves(result, out / "precision_recall.png")
+    write_json(out / "metrics.json", numbers | {"record": describe_run()})

@@ -1,0 +1,135 @@
+"""Every constant of the method, named, with the presets `paper` and `release`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
+
+PRESETS = ("release", "paper")
+
+
+class ConfigError(ValueError):
+    """A configuration with an unknown key, a wrong type or a value out of range."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The constants of a detector; the defaults are the official release's.
+
+    Where the paper differs, `make_config("paper")` has its values.
+    """
+
+    preset: str = "release"
+
+    # The trunk and what goes into it.
+    backbone: str = "resnet18"
+    weights: str = "none"  # the name of the weights, for the record
+    scales: tuple[int, ...] = (688,)  # short sides in pixels
+    long_side_limit: int = 6000  # pixels of a resized photograph: bounds the memory
+
+    # Windows and pooling (sections 2.2 and 4.1, appendix A).
+    levels: tuple[int, ...] = DEFAULT_LEVELS
+    projection: str = "release"
+    scale_rule: str = "release"
+    proposals: str = "opencv-fast"
+    max_windows: int = 2000  # per photograph
+
+    # Features are multiplied by feature_norm / their mean L2 norm.
+    feature_norm: float = 20.0
+    norm_photographs: int = 200
+    norm_windows: int = 200  # per photograph
+
+    # SVMs (section 4.1).
+    svm_c: float = 1e-3
+    svm_tolerance: float = 0.1  # liblinear's own for this solver
+    bias_multiplier: float = 10.0
+    positive_weight: float = 2.0
+    negative_iou: float = 0.3  # negatives of a class overlap each of its boxes by less
+    negative_overlap: float | None = None  # the paper drops a negative that overlaps another more
+    hard_score: float = -1.0
+    evict_score: float = -1.2
+    retrain_after: int = 2000  # new hard negatives of a class
+
+    # Box regression.
+    regression_iou: float = 0.5
+    regression_lambda: float = 4000.0  # the release's; R-CNN's is 1000, the paper gives none
+
+    # Test time.
+    score_threshold: float = -1.5
+    nms_iou: float = 0.3
+    max_detections: int = 100  # per class and photograph
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        try:
+            check_levels(self.levels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for name in ("preset", "projection", "scale_rule"):
+            if getattr(self, name) not in PRESETS:
+                raise ConfigError(f"{name} {getattr(self, name)!r}: expected paper or release")
+        if not self.scales or not all(16 <= s <= self.long_side_limit for s in self.scales):
+            raise ConfigError(
+                f"scales {self.scales}: expected short sides of 16 to {self.long_side_limit} pixels"
+            )
+        for name in ("max_windows", "max_detections", "retrain_after", "svm_c", "nms_iou"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a value above 0")
+
+
+def make_config(preset: str = "release", **changes: Any) -> Config:
+    """Make the configuration of a preset, with changes.
+
+    Raises
+    ------
+    ConfigError
+        for an unknown preset, key, type or value.
+    """
+    base: dict[str, Any] = {"preset": preset}
+    if preset == "paper":
+        base |= {
+            "projection": "paper",
+            "scale_rule": "paper",
+            "negative_overlap": 0.7,
+            "regression_lambda": 1000.0,
+        }
+    return config_from_mapping(base | changes)
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Turn a configuration into what json can hold."""
+    return dataclasses.asdict(config)
+
+
+def config_from_mapping(values: dict[str, Any]) -> Config:
+    """Make a configuration of what json held; ConfigError for unknown keys and wrong types."""
+    known = {field.name for field in dataclasses.fields(Config)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"unknown key {unknown[0]!r}")
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _check_types(config: Config) -> None:
+    for name, wanted in typing.get_type_hints(Config).items():
+        value = getattr(config, name)
+        if wanted is float and type(value) is int:
+            object.__setattr__(config, name, float(value))
+        elif not _is_of(value, wanted):
+            raise ConfigError(f"{name} {value!r}: expected {getattr(wanted, '__name__', wanted)}")
+
+
+def _is_of(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, types.UnionType):
+        return any(_is_of(value, one) for one in typing.get_args(wanted))
+    if typing.get_origin(wanted) is tuple:
+        item = typing.get_args(wanted)[0]
+        return isinstance(value, tuple) and all(_is_of(v, item) for v in value)
+    return type(value) is wanted or (value is None and wanted is type(None))

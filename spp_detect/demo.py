@@ -1,0 +1,116 @@
+"""The whole of the program on a set that it makes itself: nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data import LabelledSet, make_synthetic_set, open_dataset
+from eval import plot_curves, write_comp
+from spp_detect.backbones import build_backbone
+from spp_detect.config import Config, make_config
+from spp_detect.detector import Detector
+from spp_detect.evaluation import detect_dataset, measure, model_cache
+from spp_detect.files import write_json, write_text
+from spp_detect.pretraining import pretrain_trunk
+from spp_detect.report.folder import report_folder
+from spp_detect.report.page import Figure, render_page
+from spp_detect.report.record import describe_run
+from spp_detect.report.tables import show_result
+from spp_detect.training import Resources, TrainingRun
+
+TRUNK_STEPS = 450
+PHOTOGRAPHS_SHOWN = 24
+
+
+def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
+    """Make the synthetic set, train a trunk and a detector on it, evaluate, detect on a folder.
+
+    Parameters
+    ----------
+    out : gets voc/ (the set), run/ (the model), evaluation/, photographs/ and detections/ (a
+        folder detected on), report/index.html and metrics.json; what an earlier demo left goes.
+    device : where to compute.
+    seed : of everything random.
+
+    Returns
+    -------
+    The content of metrics.json.
+    """
+    start = time.perf_counter()
+    for name in ("run", "evaluation", "photographs", "detections", "report"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    voc = make_synthetic_set(out / "voc", seed=seed)
+    detector, trunk_accuracy = train_on_set(
+        open_dataset(voc, "trainval"), out / "run", device, seed
+    )
+    test = open_dataset(voc, "test", detector.classes)
+    numbers = _evaluate(detector, test, out)
+    _detect_folder(detector, test, out)
+    numbers |= {
+        "trunk_accuracy": trunk_accuracy,
+        "seconds": round(time.perf_counter() - start, 1),
+        "record": describe_run(),
+    }
+    write_json(out / "metrics.json", numbers)
+    _write_page(numbers, test, out)
+    print(f"{out / 'report' / 'index.html'}: mAP {numbers['mAP']:.3f} on held-out photographs")
+    return numbers
+
+
+def train_on_set(
+    dataset: LabelledSet, run: Path, device: torch.device, seed: int, steps: int = TRUNK_STEPS
+) -> tuple[Detector, float]:
+    """Train a trunk from scratch on a labelled set, then a detector with it.
+
+    Returns
+    -------
+    The detector and the trunk's accuracy on crops.
+    """
+    torch.manual_seed(seed)
+    backbone = build_backbone("small5")
+    accuracy = pretrain_trunk(backbone, dataset, steps, seed, device)
+    detector = TrainingRun(run, dataset, demo_config(seed), backbone, Resources(device)).train()
+    return detector, accuracy
+
+
+def demo_config(seed: int) -> Config:
+    """The release's constants, at a scale that suits the set's small photographs."""
+    return make_config("release", backbone="small5", weights="demo", scales=(480,), seed=seed)
+
+
+def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:
+    found = detect_dataset(detector, test, cache=model_cache(out / "run"))
+    result, numbers = measure(found, test)
+    show_result(result, "held-out photographs of the synthetic set")
+    write_comp(out / "evaluation", found, [p.name for p in test], test.classes)
+    plot_curves(result, out / "evaluation" / "precision_recall.png")
+    return numbers
+
+
+def _detect_folder(detector: Detector, test: LabelledSet, out: Path) -> None:
+    for photograph in test.photographs[:PHOTOGRAPHS_SHOWN]:
+        (out / "photographs").mkdir(exist_ok=True)
+        shutil.copy(photograph.path, out / "photographs")
+    report_folder(detector, out / "photographs", out / "detections", min_score=0.0)
+
+
+def _write_page(numbers: dict[str, Any], test: LabelledSet, out: Path) -> None:
+    facts = {
+        "mAP, 11-point": f"{numbers['mAP']:.3f}",
+        "mAP, area": f"{numbers['mAP_area']:.3f}",
+        "COCO AP": f"{numbers['coco']['AP']:.3f}",
+        "held-out photographs": str(len(test)),
+        "seconds in all": f"{numbers['seconds']:.0f}",
+    }
+    curves = Figure("../evaluation/precision_recall.png", "Precision and recall", "per class")
+    shown = [
+        Figure(f"../detections/drawn/{p.path.name}.jpg", p.name, "score above 0")
+        for p in test.photographs[:PHOTOGRAPHS_SHOWN]
+    ]
+    page = render_page("SPP-detect demo", facts, [("Evaluation", [curves]), ("Detections", shown)])
+    write_text(out / "report" / "index.html", page)

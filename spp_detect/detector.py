@@ -1,0 +1,323 @@
+"""The detector: load, save, detect."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torchvision.ops import nms
+
+from bbox_regression import decode
+from data import DEFAULT_MAX_SIDE, DataError, find_photographs, read_photo
+from eval import Detections
+from proposals import ProposalCache, ProposalSettings, propose
+from spp_detect.backbones import build_backbone
+from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
+from spp_detect.features import FeatureExtractor, choose_device
+from spp_detect.files import write_json, write_tensors
+
+MODEL_FORMAT = "spp-detect model"
+MODEL_VERSION = 1
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used; one line names the file and what was expected."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What was learnt on top of the trunk, for C classes and D pooled values.
+
+    Attributes
+    ----------
+    svm_coef : float32 (C, D); svm_intercept : float32 (C,).
+    regression_coef : float32 (C, D, 4); regression_intercept : float32 (C, 4).
+    """
+
+    svm_coef: torch.Tensor
+    svm_intercept: torch.Tensor
+    regression_coef: torch.Tensor
+    regression_intercept: torch.Tensor
+
+    def to(self, device: torch.device) -> Heads:
+        """Copy to a device."""
+        return Heads(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+class Detector:
+    """SPP-net: one pass of convolutions, pooled windows, SVMs, box regression, NMS.
+
+    Parameters
+    ----------
+    config : the constants it was trained with.
+    classes : names of the C classes.
+    extractor : trunk and pyramid, on a device.
+    heads : SVMs and box regressors.
+    """
+
+    def __init__(
+        self, config: Config, classes: tuple[str, ...], extractor: FeatureExtractor, heads: Heads
+    ) -> None:
+        self.config = config
+        self.classes = classes
+        self.extractor = extractor
+        self.heads = heads.to(extractor.device)
+        self.proposal_settings = make_proposal_settings(config)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> Detector:
+        """Load a model folder.
+
+        Parameters
+        ----------
+        folder : holds model.safetensors and config.json.
+        device : auto, cpu or cuda.
+
+        Raises
+        ------
+        ModelError
+            for a folder that is missing, incomplete, damaged, of another version, or whose
+            tensors have other shapes than its configuration asks for.
+        """
+        folder = Path(folder)
+        config, classes = _read_description(folder)
+        tensors = _read_tensors(folder / "model.safetensors")
+        backbone = build_backbone(config.backbone)
+        extractor = FeatureExtractor(backbone, config, choose_device(device))
+        expected = {f"trunk.{k}": v.shape for k, v in backbone.layers.state_dict().items()}
+        expected |= _head_shapes(len(classes), extractor.length)
+        _check_shapes(folder / "model.safetensors", tensors, expected)
+        trunk = {k.removeprefix("trunk."): v for k, v in tensors.items() if k.startswith("trunk.")}
+        backbone.layers.load_state_dict(trunk)
+        heads = Heads(**{name: tensors[f"heads.{name}"] for name in Heads.__dataclass_fields__})
+        return cls(config, classes, extractor, heads)
+
+    def save(self, folder: str | Path) -> None:
+        """Save to a folder: the tensors first, config.json last, so that it marks a whole model."""
+        folder = Path(folder)
+        trunk = self.extractor.backbone.layers.state_dict()
+        tensors = {f"trunk.{name}": tensor for name, tensor in trunk.items()}
+        tensors |= {f"heads.{name}": tensor for name, tensor in vars(self.heads).items()}
+        write_tensors(folder / "model.safetensors", tensors)
+        description = {
+            "format": MODEL_FORMAT,
+            "version": MODEL_VERSION,
+            "classes": list(self.classes),
+            "config": to_mapping(self.config),
+        }
+        write_json(folder / "config.json", description)
+
+    def detect(
+        self,
+        photo: NDArray[np.uint8],
+        windows: NDArray[np.float32] | None = None,
+        *,
+        regress: bool = True,
+    ) -> Detections:
+        """Detect in one photograph.
+
+        Parameters
+        ----------
+        photo : uint8 (H, W, 3), RGB.
+        windows : float32 (N, 4) to score; proposed by the configured method where None.
+        regress : whether boxes are moved by the box regression, as in the paper's "bb" rows.
+
+        Returns
+        -------
+        Detections, best first: at most `max_detections` of each class that score above
+        `score_threshold`, after NMS.
+        """
+        if windows is None:
+            windows = propose(photo, self.proposal_settings)
+        maps = self.extractor.compute_maps(photo)
+        with torch.inference_mode():
+            pooled = self.extractor.pool(maps, windows)
+            boxes = torch.from_numpy(windows).to(self.extractor.device)
+            inverse = torch.from_numpy(pooled.inverse).to(self.extractor.device)
+            scores = pooled.features @ self.heads.svm_coef.T + self.heads.svm_intercept
+            found = [
+                self._select(c, boxes, scores[inverse, c], pooled.features, inverse, maps.size)
+                if regress
+                else self._suppress(boxes, scores[inverse, c])[:2]
+                for c in range(len(self.classes))
+            ]
+        return _join(found)
+
+    def detect_folder(
+        self, folder: str | Path, max_side: int = DEFAULT_MAX_SIDE
+    ) -> Iterator[tuple[Path, Detections]]:
+        """Detect in every photograph of a folder.
+
+        Yields
+        ------
+        The photograph's path and its Detections; one that cannot be read is told in a warning.
+
+        Raises
+        ------
+        DataError
+            for a folder that is missing or holds no photograph.
+        """
+        for path, found in self.detect_paths(find_photographs(folder), max_side):
+            if isinstance(found, DataError):
+                warnings.warn(f"skipped: {found}", stacklevel=2)
+            else:
+                yield path, found
+
+    def detect_paths(
+        self, paths: Sequence[Path], max_side: int = DEFAULT_MAX_SIDE
+    ) -> Iterator[tuple[Path, Detections | DataError]]:
+        """Detect in photographs, while windows of the next ones are proposed.
+
+        Yields
+        ------
+        Each path with its Detections, or with the DataError of one that cannot be read.
+        """
+        for path, prepared in prepare_photos(paths, self.proposal_settings, max_side=max_side):
+            if isinstance(prepared, DataError):
+                yield path, prepared
+            else:
+                yield path, self.detect(*prepared)
+
+    def _suppress(
+        self, boxes: torch.Tensor, scores: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Threshold, NMS, the best of one class: boxes, scores and their windows' indices."""
+        above = torch.nonzero(scores > self.config.score_threshold)[:, 0]
+        kept = above[nms(boxes[above], scores[above], self.config.nms_iou)]
+        kept = kept[: self.config.max_detections]
+        return boxes[kept], scores[kept], kept
+
+    def _select(
+        self,
+        c: int,
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        features: torch.Tensor,
+        inverse: torch.Tensor,
+        size: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Suppress, move the boxes of one class by its regression, suppress again."""
+        boxes, scores, kept = self._suppress(boxes, scores)
+        targets = features[inverse[kept]] @ self.heads.regression_coef[c]
+        targets = targets + self.heads.regression_intercept[c]
+        moved = decode(boxes.cpu().numpy(), targets.cpu().numpy(), size)
+        return self._suppress(torch.from_numpy(moved).to(boxes.device), scores)[:2]
+
+
+def make_proposal_settings(config: Config) -> ProposalSettings:
+    """The proposal room's settings of a configuration."""
+    return ProposalSettings(
+        method=config.proposals, max_windows=config.max_windows, seed=config.seed
+    )
+
+
+Prepared = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+def prepare_photos(
+    paths: Sequence[Path],
+    settings: ProposalSettings,
+    cache: ProposalCache | None = None,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> Iterator[tuple[Path, Prepared | DataError]]:
+    """Read photographs and propose their windows in threads, a few ahead of who consumes them.
+
+    Yields
+    ------
+    Each path in order with its photograph and windows, or the DataError of an unreadable one.
+    """
+
+    def prepare(path: Path) -> Prepared | DataError:
+        try:
+            photo = read_photo(path, max_side)
+        except DataError as error:
+            return error
+        if cache is not None:
+            return photo, cache.propose(path, photo, settings)
+        return photo, propose(photo, settings)
+
+    workers = os.cpu_count() or 1
+    ahead = 2 * workers
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(prepare, path) for path in paths[:ahead]]
+        try:
+            for i, path in enumerate(paths):
+                yield path, futures.pop(0).result()
+                if i + ahead < len(paths):
+                    futures.append(pool.submit(prepare, paths[i + ahead]))
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _join(found: list[tuple[torch.Tensor, torch.Tensor]]) -> Detections:
+    labels = [torch.full((len(scores),), c) for c, (_, scores) in enumerate(found)]
+    boxes = torch.cat([boxes for boxes, _ in found]).cpu().numpy().astype(np.float32)
+    scores = torch.cat([scores for _, scores in found]).cpu().numpy().astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return Detections(boxes[order], scores[order], torch.cat(labels).numpy()[order])
+
+
+def _read_description(folder: Path) -> tuple[Config, tuple[str, ...]]:
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model folder")
+    if not path.is_file():
+        unfinished = (folder / "run.json").is_file()
+        hint = "; its training is not finished: train --resume" if unfinished else ""
+        raise ModelError(f"{folder}: not a whole model folder, config.json is missing{hint}")
+    try:
+        description: Any = json.loads(path.read_text(encoding="utf-8"))
+        if description.get("format") != MODEL_FORMAT:
+            raise ModelError(f"{path}: expected a file of format {MODEL_FORMAT!r}")
+        if description.get("version") != MODEL_VERSION:
+            raise ModelError(
+                f"{path}: model version {description.get('version')}, expected {MODEL_VERSION}"
+            )
+        config = config_from_mapping(description["config"])
+        classes = tuple(str(name) for name in description["classes"])
+    except ModelError:
+        raise
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{path}: not a model's description: {error}") from error
+    return config, classes
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ModelError(f"{path}: missing, the model folder is not whole")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def _head_shapes(classes: int, length: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "heads.svm_coef": (classes, length),
+        "heads.svm_intercept": (classes,),
+        "heads.regression_coef": (classes, length, 4),
+        "heads.regression_intercept": (classes, 4),
+    }
+
+
+def _check_shapes(path: Path, tensors: dict[str, torch.Tensor], expected: dict[str, Any]) -> None:
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise ModelError(f"{path}: tensor {name} is missing")
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise ModelError(
+                f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, "
+                f"expected {tuple(shape)}"
+            )

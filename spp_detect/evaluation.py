@@ -1,0 +1,111 @@
+"""Detection on a labelled split, and its average precision."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data import (
+    DEFAULT_MAX_SIDE,
+    DataError,
+    LabelledSet,
+    find_photographs,
+    is_labelled,
+    open_dataset,
+)
+from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc
+from proposals import ProposalCache, ProposalSettings, Recall, measure_recall, save_boxes
+from spp_detect.detector import Detector, prepare_photos
+from spp_detect.report.progress import track
+
+
+def detect_dataset(
+    detector: Detector,
+    dataset: LabelledSet,
+    *,
+    cache: ProposalCache | None = None,
+    regress: bool = True,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> list[Detections]:
+    """Detect in every photograph of a labelled set, in its order.
+
+    Raises
+    ------
+    DataError
+        for a photograph that cannot be read.
+    """
+    paths = [photograph.path for photograph in dataset]
+    prepared = prepare_photos(paths, detector.proposal_settings, cache, max_side=max_side)
+    found = []
+    for _, one in track(prepared, "detection", len(paths)):
+        if isinstance(one, Exception):
+            raise one
+        found.append(detector.detect(*one, regress=regress))
+    return found
+
+
+def collect_truths(dataset: LabelledSet) -> list[Truths]:
+    """Turn a set's labels into what the evaluators take."""
+    return [Truths(p.labels.boxes, p.labels.classes, p.labels.difficult) for p in dataset]
+
+
+def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResult, dict[str, Any]]:
+    """Evaluate detections by VOC's rules and by COCO's.
+
+    Returns
+    -------
+    The 11-point result, and the numbers for metrics.json: fractions, NaN for an absent class.
+    """
+    truths = collect_truths(dataset)
+    result = evaluate_voc(detections, truths, dataset.classes)
+    area = evaluate_voc(detections, truths, dataset.classes, metric="area")
+    sizes = [(photograph.width, photograph.height) for photograph in dataset]
+    numbers = {
+        "mAP": result.mean_ap,
+        "ap": result.ap,
+        "metric": result.metric,
+        "iou": result.iou,
+        "mAP_area": area.mean_ap,
+        "coco": evaluate_coco(detections, truths, dataset.classes, sizes),
+        "split": dataset.split,
+        "photographs": len(dataset),
+    }
+    return result, numbers
+
+
+def model_cache(run: Path) -> ProposalCache:
+    """The windows that a run has proposed already."""
+    return ProposalCache(run / "work" / "proposals")
+
+
+def propose_folder(
+    folder: Path, split: str, settings: ProposalSettings, out: Path, max_side: int
+) -> tuple[Recall | None, int]:
+    """Propose windows in every photograph of a folder, or of a labelled split, and save them.
+
+    Returns
+    -------
+    The recall where there are labels, and how many photographs could not be read.
+    """
+    dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
+    paths = [p.path for p in dataset] if dataset else find_photographs(folder)
+    prepared = prepare_photos(paths, settings, max_side=max_side)
+    windows: dict[Path, NDArray[np.float32]] = {}
+    for path, one in track(prepared, "proposals", len(paths)):
+        if isinstance(one, DataError):
+            print(f"spp-detect: skipped: {one}", file=sys.stderr)
+        else:
+            windows[path] = one[1]
+    root = folder if folder.is_dir() and not dataset else None
+    names = [path.relative_to(root).as_posix() if root else path.stem for path in windows]
+    save_boxes(out, names, list(windows.values()), settings.method)
+    recall = None
+    if dataset:
+        read = [photograph for photograph in dataset if photograph.path in windows]
+        truths = [photograph.labels.easy.boxes for photograph in read]
+        recall = measure_recall([windows[photograph.path] for photograph in read], truths)
+    return recall, len(paths) - len(windows)

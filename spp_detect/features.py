@@ -1,0 +1,140 @@
+"""From a photograph to maps, one per scale, and from maps to pooled windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spp_detect.backbones import Backbone
+from spp_detect.config import Config
+from spp_detect.pyramid import SpatialPyramidPool
+from spp_detect.windows import choose_scales, project_windows, unique_rows
+
+
+@dataclass(frozen=True)
+class PhotoMaps:
+    """The maps of one photograph.
+
+    Attributes
+    ----------
+    size : (width, height) of the original photograph in pixels.
+    sides : short side in pixels of the resized photograph behind each map.
+    maps : float (H, W, C) each, channels last.
+    """
+
+    size: tuple[int, int]
+    sides: tuple[int, ...]
+    maps: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class WindowFeatures:
+    """Pooled features of windows, those that fall on the same cells computed once.
+
+    Attributes
+    ----------
+    features : float32 (U, D), one row per distinct window.
+    first : int64 (U,), the window of each row, increasing.
+    inverse : int64 (N,), the row of each window.
+    """
+
+    features: torch.Tensor
+    first: NDArray[np.int64]
+    inverse: NDArray[np.int64]
+
+
+class FeatureExtractor:
+    """The convolutions once per photograph and scale, the pyramid once per window.
+
+    Parameters
+    ----------
+    backbone : the trunk, on the CPU or wherever; it is moved to `device`.
+    config : scales, levels and rules.
+    device : where maps are computed and pooled.
+    """
+
+    def __init__(self, backbone: Backbone, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
+        self.pyramid = SpatialPyramidPool(config.levels)
+
+    @property
+    def length(self) -> int:
+        """Values of one window's feature."""
+        return self.backbone.channels * self.pyramid.bins
+
+    @torch.inference_mode()
+    def compute_maps(self, photo: NDArray[np.uint8]) -> PhotoMaps:
+        """Resize a uint8 RGB photograph (H, W, 3) to every scale and compute its maps."""
+        height, width = photo.shape[:2]
+        maps = []
+        for scale in self.config.scales:
+            size = resized_size((width, height), scale, self.config.long_side_limit)
+            # Bilinear without antialiasing, as the release resizes.
+            resized = cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR)
+            pixels = self.backbone.normalise(resized).to(self.device)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            maps.append(self.backbone(pixels)[0].permute(1, 2, 0).contiguous())
+        return PhotoMaps((width, height), self.sides((width, height)), tuple(maps))
+
+    def sides(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Short sides to which a photograph of (width, height) is resized."""
+        limit = self.config.long_side_limit
+        return tuple(min(resized_size(size, scale, limit)) for scale in self.config.scales)
+
+    @torch.inference_mode()
+    def pool(self, maps: PhotoMaps, windows: NDArray[np.float32]) -> WindowFeatures:
+        """Pool windows, float32 (N, 4) in the original photograph, each at its best scale."""
+        located = self._locate(maps, windows)
+        first, inverse = unique_rows(located)
+        located = located[first]
+        features = torch.empty((len(first), self.length), device=self.device)
+        for scale in range(len(maps.maps)):
+            rows = np.flatnonzero(located[:, 0] == scale)
+            if len(rows):
+                cells = torch.from_numpy(located[rows, 1:].copy()).to(self.device)
+                pooled = self.pyramid.pool_windows(maps.maps[scale].to(self.device).float(), cells)
+                if len(rows) == len(first):
+                    features = pooled
+                else:
+                    features[torch.from_numpy(rows).to(self.device)] = pooled
+        return WindowFeatures(features, first, inverse)
+
+    def _locate(self, maps: PhotoMaps, windows: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Scale and cells of each window: int32 (N, 5)."""
+        short_side = min(maps.size)
+        rule = self.config.scale_rule
+        scale = choose_scales(windows, np.array(maps.sides, float), short_side, rule)
+        located = np.zeros((len(windows), 5), np.int32)
+        for s, (side, one_map) in enumerate(zip(maps.sides, maps.maps, strict=True)):
+            chosen = scale == s
+            # Between pixel centres, as the release rescales; a photograph one pixel wide has none.
+            factor = (side - 1) / (short_side - 1) if short_side > 1 else float(side)
+            size = (one_map.shape[0], one_map.shape[1])
+            located[chosen, 0] = s
+            located[chosen, 1:] = project_windows(
+                windows[chosen], factor, size, self.backbone.grid, self.config.projection
+            )
+        return located
+
+
+def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tuple[int, int]:
+    """(width, height) with the short side wanted, or less to keep the long side within its limit."""
+    factor = min(short_side / min(size), long_limit / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn auto, cpu or cuda into a device; ValueError where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r}: expected auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch sees no GPU on this machine; give cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,33 @@
+"""Max pooling of windows into pyramid bins: one face, an implementation per device."""
+
+from __future__ import annotations
+
+import torch
+
+from spp_detect.kernels.cpu import pool_on_cpu
+from spp_detect.kernels.reference import pool_with_torch
+
+__all__ = ["pool_on_cpu", "pool_windows", "pool_with_torch"]
+
+
+def pool_windows(
+    feature_map: torch.Tensor, cells: torch.Tensor, levels: tuple[int, ...]
+) -> torch.Tensor:
+    """Pool each window of cells into the bins of a spatial pyramid.
+
+    Bin i of n over h cells covers floor(i·h/n) up to ceil((i+1)·h/n), as adaptive max pooling
+    does on the cropped map (paper, section 2.2).
+
+    Parameters
+    ----------
+    feature_map : float32 (H, W, C), channels last, on any device.
+    cells : int32 (N, 4) left, top, right, bottom, inclusive, inside the map, same device.
+    levels : sides of the grids of bins, for example (6, 3, 2, 1).
+
+    Returns
+    -------
+    float32 (N, C · sum(n² for n in levels)): level after level, each channel-major (C, n, n).
+    """
+    if feature_map.device.type == "cpu" and not feature_map.requires_grad:
+        return torch.from_numpy(pool_on_cpu(feature_map.numpy(), cells.numpy(), levels))
+    return pool_with_torch(feature_map, cells, levels)

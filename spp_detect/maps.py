@@ -1,0 +1,74 @@
+"""The maps of a data set's photographs, computed once and kept on disk within a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import LabelledSet, read_photo
+from spp_detect.features import FeatureExtractor, PhotoMaps
+from spp_detect.files import write_array
+
+HALF_MAX = float(np.finfo(np.float16).max)
+
+
+class MapStore:
+    """Maps by photograph, in half precision.
+
+    Past the budget maps are computed anew each time; they are rounded to half precision either
+    way, so that the budget changes no result.
+
+    Parameters
+    ----------
+    folder : where the .npy files lie; those of an interrupted run are used again.
+    dataset : the photographs.
+    extractor : computes maps.
+    budget : bytes on disk.
+    max_side : largest side of a photograph in pixels.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: LabelledSet,
+        extractor: FeatureExtractor,
+        budget: int,
+        max_side: int,
+    ) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.extractor = extractor
+        self.budget = budget
+        self.max_side = max_side
+        self.used = sum(path.stat().st_size for path in folder.glob("[!.]*.npy"))
+
+    def get(self, index: int) -> PhotoMaps:
+        """Read or compute the maps of photograph `index`; float16, on the CPU."""
+        photograph = self.dataset.photographs[index]
+        size = (photograph.width, photograph.height)
+        paths = [self.folder / f"{index:06d}-{scale}.npy" for scale in self._scales]
+        read = [_read_map(path) for path in paths]
+        if all(one is not None for one in read):
+            maps = tuple(torch.from_numpy(one) for one in read)
+            return PhotoMaps(size, self.extractor.sides(size), maps)
+        computed = self.extractor.compute_maps(read_photo(photograph.path, self.max_side))
+        halves = tuple(m.clamp(-HALF_MAX, HALF_MAX).half().cpu() for m in computed.maps)
+        needed = sum(2 * half.numel() for half in halves)
+        if self.used + needed <= self.budget:
+            for path, half in zip(paths, halves, strict=True):
+                write_array(path, half.numpy())
+            self.used += needed
+        return PhotoMaps(size, computed.sides, halves)
+
+    @property
+    def _scales(self) -> tuple[int, ...]:
+        return self.extractor.config.scales
+
+
+def _read_map(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None

@@ -1,0 +1,69 @@
+"""The spatial pyramid: levels of bins over a map or over windows of it (paper, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spp_detect.kernels import pool_windows
+
+DEFAULT_LEVELS = (6, 3, 2, 1)
+
+
+def check_levels(levels: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the levels as a tuple; raise ValueError unless they are positive integers."""
+    levels = tuple(levels)
+    if not levels or not all(type(n) is int and n >= 1 for n in levels):
+        raise ValueError(f"pyramid levels {levels}: expected positive integers, as 6,3,2,1")
+    return levels
+
+
+class SpatialPyramidPool(nn.Module):
+    """Max pooling into a pyramid of bins: a vector of one length whatever the map's size.
+
+    Parameters
+    ----------
+    levels : sides of the grids of bins; 6, 3, 2, 1 make 36 + 9 + 4 + 1 = 50 bins.
+    """
+
+    def __init__(self, levels: tuple[int, ...] = DEFAULT_LEVELS) -> None:
+        super().__init__()
+        self.levels = check_levels(levels)
+
+    @property
+    def bins(self) -> int:
+        """Number of bins of all levels together."""
+        return sum(n * n for n in self.levels)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Pool whole maps.
+
+        Parameters
+        ----------
+        maps : (N, C, H, W), any H and W of at least 1.
+
+        Returns
+        -------
+        (N, C · bins), level after level, each channel-major.
+        """
+        pooled = [functional.adaptive_max_pool2d(maps, n).flatten(1) for n in self.levels]
+        return torch.cat(pooled, dim=1)
+
+    def pool_windows(self, feature_map: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Pool windows of one map; see `kernels.pool_windows`.
+
+        Parameters
+        ----------
+        feature_map : float32 (H, W, C), channels last.
+        cells : int32 (N, 4) left, top, right, bottom, inclusive.
+
+        Returns
+        -------
+        float32 (N, C · bins).
+        """
+        return pool_windows(feature_map, cells, self.levels)
+
+    def extra_repr(self) -> str:
+        """Show the levels in the module's repr."""
+        return f"levels={self.levels}"

@@ -1,0 +1,55 @@
+"""Boxes drawn on photographs."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from eval import Detections
+from spp_detect.files import replace_file
+
+
+def draw_detections(
+    photo: NDArray[np.uint8], found: Detections, classes: Sequence[str]
+) -> Image.Image:
+    """Draw boxes with class and score, the surest on top.
+
+    Parameters
+    ----------
+    photo : uint8 (H, W, 3), RGB.
+    found : detections, best first.
+    classes : names of the classes.
+    """
+    image = Image.fromarray(photo)
+    pen = ImageDraw.Draw(image)
+    unit = max(1, round(min(image.size) / 200))
+    font = ImageFont.load_default(size=max(9, round(min(image.size) / 28)))
+    for i in reversed(range(len(found.scores))):
+        colour = pick_colour(int(found.labels[i]), len(classes))
+        x1, y1, x2, y2 = (float(v) for v in found.boxes[i])
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=unit)
+        text = f"{classes[int(found.labels[i])]} {found.scores[i]:.2f}"
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        width, height = right - left + 2 * unit, bottom - top + 2 * unit
+        x = min(max(0, x1), max(0, image.width - width))
+        y = y1 - height if y1 >= height else y1
+        pen.rectangle((x, y, x + width, y + height), fill=colour)
+        pen.text((x + unit - left, y + unit - top), text, fill="black", font=font)
+    return image
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Save a picture whole or not at all."""
+    with replace_file(path) as temporary:
+        image.save(temporary, quality=88)
+
+
+def pick_colour(index: int, count: int) -> tuple[int, int, int]:
+    """Pick a light colour for one of `count` classes."""
+    red, green, blue = colorsys.hls_to_rgb(index / max(1, count), 0.62, 0.9)
+    return round(red * 255), round(green * 255), round(blue * 255)

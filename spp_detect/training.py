@@ -1,0 +1,429 @@
+"""The stages of a training run, each of which an interrupted run takes up again.
+
+windows → maps → feature scale → SVMs → box regression → model folder (paper, section 4.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torchvision.ops import box_iou, nms
+
+from bbox_regression import BoxRegressor
+from data import DEFAULT_MAX_SIDE, LabelledSet, Photograph
+from proposals import ProposalCache
+from spp_detect.backbones import Backbone
+from spp_detect.config import Config, to_mapping
+from spp_detect.detector import Detector, Heads, make_proposal_settings, prepare_photos
+from spp_detect.features import FeatureExtractor
+from spp_detect.files import write_json, write_tensors, write_text
+from spp_detect.maps import MapStore
+from spp_detect.report.progress import track
+from svm import HardNegativeMiner, LinearSvm, MinerState
+
+CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
+WINDOW_BITS = 24  # a window's key is its photograph's number and, in these bits, its own
+
+
+class TrainingError(ValueError):
+    """A run that cannot start or go on; one line says why."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use.
+
+    Attributes
+    ----------
+    device : where maps are computed and windows pooled.
+    map_budget : bytes of maps kept on disk.
+    max_side : largest side of a photograph in pixels.
+    """
+
+    device: torch.device
+    map_budget: int = 8_000_000_000
+    max_side: int = DEFAULT_MAX_SIDE
+
+
+class TrainingRun:
+    """One training run in its folder: settings first, then stage after stage.
+
+    Parameters
+    ----------
+    folder : the run's folder; it becomes the model folder.
+    dataset : labelled photographs.
+    config : the constants.
+    backbone : the trunk with its weights.
+    resources : device, disk, largest photograph.
+    options : what the run was asked for, kept for whoever goes on with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: LabelledSet,
+        config: Config,
+        backbone: Backbone,
+        resources: Resources,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        check_positives(dataset)
+        self.folder = folder
+        self.work = folder / "work"
+        self.dataset = dataset
+        self.config = config
+        self.resources = resources
+        self.options = options or {}
+        self.extractor = FeatureExtractor(backbone, config, resources.device)
+        self.windows: list[NDArray[np.float32]] = []
+        self.maps = MapStore(
+            self.work / "maps", dataset, self.extractor, resources.map_budget, resources.max_side
+        )
+        self.order = np.random.default_rng(config.seed).permutation(len(dataset))
+
+    def train(self) -> Detector:
+        """Do every stage that is not done yet and save the model."""
+        self._begin()
+        with self._stage("proposals"):
+            self.windows = self.propose_windows()
+        with self._stage("maps"):
+            for i in track(range(len(self.dataset)), "maps"):
+                self.maps.get(i)
+        with self._stage("feature scale"):
+            scale = self.measure_feature_scale()
+        with self._stage("svms"):
+            svms = self.train_svms(scale)
+        with self._stage("box regression"):
+            regression = self.fit_regression(scale)
+        detector = Detector(
+            self.config, self.dataset.classes, self.extractor, Heads(*svms, *regression)
+        )
+        detector.save(self.folder)
+        shutil.rmtree(self.work / "maps")
+        return detector
+
+    def propose_windows(self) -> list[NDArray[np.float32]]:
+        """Propose windows in every photograph; they are cached by photograph and settings."""
+        settings = make_proposal_settings(self.config)
+        cache = ProposalCache(self.work / "proposals")
+        paths = [photograph.path for photograph in self.dataset]
+        prepared = prepare_photos(paths, settings, cache, max_side=self.resources.max_side)
+        windows = []
+        for _, one in track(prepared, "proposals", len(paths)):
+            if isinstance(one, Exception):
+                raise one
+            windows.append(one[1])
+        return windows
+
+    def measure_feature_scale(self) -> float:
+        """Measure 20 / mean L2 norm over random windows of random photographs."""
+        path = self.work / "feature_scale.json"
+        if path.is_file():
+            return float(json.loads(path.read_text(encoding="utf-8"))["scale"])
+        random = np.random.default_rng(self.config.seed)
+        norms = []
+        for i in track(self.order[: self.config.norm_photographs].tolist(), "feature scale"):
+            windows = self.windows[i]
+            count = min(self.config.norm_windows, len(windows))
+            sample = windows[random.permutation(len(windows))[:count]]
+            pooled = self.extractor.pool(self.maps.get(i), sample)
+            norms.append(pooled.features.norm(dim=1)[pooled.inverse].mean().item())
+        scale = self.config.feature_norm / float(np.mean(norms))
+        write_json(path, {"scale": scale})
+        return scale
+
+    def train_svms(self, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Train every class's SVM with hard negatives, in one pass over the photographs."""
+        done = self.work / "svms.safetensors"
+        if done.is_file():
+            tensors = load_file(done)
+            return tensors["coef"], tensors["intercept"]
+        config = self.config
+        svm = LinearSvm(
+            config.svm_c,
+            config.positive_weight,
+            config.bias_multiplier,
+            config.svm_tolerance,
+            config.seed,
+        )
+        miner = HardNegativeMiner(
+            self._pool_positives(),
+            svm,
+            scale,
+            config.hard_score,
+            config.evict_score,
+            config.retrain_after,
+        )
+        checkpoint = self.work / "mining.safetensors"
+        start = self._restore_mining(checkpoint, miner)
+        for step in track(range(start, len(self.order)), "hard negatives"):
+            self._mine_photograph(miner, int(self.order[step]))
+            if (step + 1) % CHECKPOINT_EVERY == 0:
+                _save_mining(checkpoint, miner, step + 1)
+        miner.finish()
+        coef, intercept = torch.from_numpy(miner.coef), torch.from_numpy(miner.intercept)
+        write_tensors(done, {"coef": coef, "intercept": intercept})
+        return coef, intercept
+
+    def fit_regression(self, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fit every class's box regressor to the windows that overlap its boxes enough."""
+        fitted = [
+            self._fit_class(c, scale)
+            for c in track(range(len(self.dataset.classes)), "box regression")
+        ]
+        coefs, intercepts = zip(*fitted, strict=True)
+        return torch.stack(coefs), torch.stack(intercepts)
+
+    def _begin(self) -> None:
+        """Write down what the run is made of, or check that an earlier start was of the same."""
+        backbone = self.extractor.backbone
+        identity = {
+            "config": to_mapping(self.config),
+            "classes": list(self.dataset.classes),
+            "photographs": len(self.dataset),
+            "data": fingerprint_dataset(self.dataset),
+            "trunk": fingerprint_weights(backbone),
+        }
+        path = self.folder / "run.json"
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            for name, value in json.loads(json.dumps(identity)).items():
+                if before.get(name) != value:
+                    difference = _difference(name, before, value)
+                    raise TrainingError(f"{path}: the run was begun with {difference}")
+        else:
+            write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
+            write_json(path, identity | {"options": self.options})
+
+    def _fit_class(self, c: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        done = self.work / f"regression-{c:03d}.safetensors"
+        if done.is_file():
+            tensors = load_file(done)
+            return tensors["coef"], tensors["intercept"]
+        regressor = BoxRegressor(self.config.regression_lambda)
+        for i, photograph in enumerate(self.dataset):
+            windows, boxes = select_regression_pairs(
+                photograph, self.windows[i], c, self.config.regression_iou
+            )
+            if len(windows):
+                pooled = self.extractor.pool(self.maps.get(i), windows)
+                features = pooled.features[pooled.inverse].cpu().numpy() * np.float32(scale)
+                regressor.partial_fit(features, windows, boxes)
+        regressor.solve()
+        coef = torch.from_numpy(regressor.coef_ * np.float32(scale))
+        intercept = torch.from_numpy(regressor.intercept_)
+        write_tensors(done, {"coef": coef, "intercept": intercept})
+        return coef, intercept
+
+    def _pool_positives(self) -> list[NDArray[np.float16]]:
+        """Pool the boxes of each class that are not difficult: per class float16 (P, D)."""
+        rows: list[list[NDArray[np.float16]]] = [[] for _ in self.dataset.classes]
+        for i, photograph in enumerate(track(self.dataset, "positives", len(self.dataset))):
+            easy = photograph.labels.easy
+            if len(easy):
+                pooled = self.extractor.pool(self.maps.get(i), easy.boxes)
+                features = pooled.features[pooled.inverse].half().cpu().numpy()
+                for c in np.unique(easy.classes):
+                    rows[c].append(features[easy.classes == c])
+        return [np.concatenate(parts) for parts in rows]
+
+    def _mine_photograph(self, miner: HardNegativeMiner, i: int) -> None:
+        photograph = self.dataset.photographs[i]
+        windows = self._labelled_windows(i)
+        pooled = self.extractor.pool(self.maps.get(i), windows)
+        negative = find_negatives(
+            photograph,
+            windows[pooled.first],
+            len(self.dataset.classes),
+            self.config.negative_iou,
+            self.config.negative_overlap,
+        )
+        keys = (np.int64(i) << WINDOW_BITS) + pooled.first
+        miner.mine(pooled.features.half().cpu().numpy(), negative, keys)
+
+    def _labelled_windows(self, i: int) -> NDArray[np.float32]:
+        """The boxes of a photograph, then its proposals: boxes are negatives of other classes."""
+        return np.concatenate([self.dataset.photographs[i].labels.easy.boxes, self.windows[i]])
+
+    def _restore_mining(self, checkpoint: Path, miner: HardNegativeMiner) -> int:
+        """Take up the mining where its last saved state stands: the next step."""
+        if not checkpoint.is_file():
+            return 0
+        tensors = {name: tensor.numpy() for name, tensor in load_file(checkpoint).items()}
+        step = int(tensors.pop("step")[0])
+        miner.restore(MinerState(**tensors), self._fetch)
+        return step
+
+    def _fetch(self, keys: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Pool mined windows again: float16 (M, D) of increasing keys."""
+        photographs = keys >> WINDOW_BITS
+        rows = []
+        for i in np.unique(photographs).tolist():
+            chosen = keys[photographs == i] & ((1 << WINDOW_BITS) - 1)
+            pooled = self.extractor.pool(self.maps.get(i), self._labelled_windows(i)[chosen])
+            rows.append(pooled.features[pooled.inverse].half().cpu().numpy())
+        return np.concatenate(rows)
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The stages done so far, each with its seconds."""
+        text = (self.folder / "history.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def _stage(self, name: str) -> _Stage:
+        return _Stage(self.folder / "history.jsonl", name)
+
+
+def find_options(folder: Path, options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Find the options of a run to go on with: as it was begun, but for those given now.
+
+    Where there is nothing to go on with, `options` are those of a new run.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return options
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["options"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: not the description of a run: {error}") from error
+    trunk = folder / "work" / "trunk.safetensors"
+    if trunk.is_file():
+        stored["weights"] = str(trunk)
+    return stored | given
+
+
+def check_new(folder: Path) -> None:
+    """Raise TrainingError where a folder holds a run or anything else already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TrainingError(
+            f"{folder}: not an empty folder; give --resume to go on with its run, or another --out"
+        )
+
+
+class _Stage:
+    """Times a stage and adds it to the run's history, whole lines only."""
+
+    def __init__(self, history: Path, name: str) -> None:
+        self.history, self.name = history, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            seconds = round(time.perf_counter() - self.start, 3)
+            before = self.history.read_text(encoding="utf-8") if self.history.exists() else ""
+            write_text(
+                self.history, before + json.dumps({"stage": self.name, "seconds": seconds}) + "\n"
+            )
+
+
+def _difference(name: str, before: dict[str, Any], value: Any) -> str:
+    old = before.get(name)
+    if name == "config" and isinstance(old, dict):
+        key = next(k for k in {**old, **value} if old.get(k) != value.get(k))
+        return f"{key} {old.get(key)}, now it is {value.get(key)}"
+    return f"other {name}: {old}, now {value}"
+
+
+def check_positives(dataset: LabelledSet) -> None:
+    """Raise TrainingError for a class of which no box can serve as a positive."""
+    counts = np.zeros(len(dataset.classes), int)
+    for photograph in dataset:
+        np.add.at(counts, photograph.labels.easy.classes, 1)
+    for c in np.flatnonzero(counts == 0):
+        raise TrainingError(
+            f"{dataset.root}: split {dataset.split} has no box of class {dataset.classes[c]!r} "
+            "that is not difficult; expected at least one"
+        )
+
+
+def fingerprint_dataset(dataset: LabelledSet) -> str:
+    """Hash the names, sizes and labels of a data set."""
+    digest = hashlib.sha256()
+    for photograph in dataset:
+        labels = photograph.labels
+        digest.update(f"{photograph.name} {photograph.width} {photograph.height}\n".encode())
+        for array in (labels.boxes, labels.classes, labels.difficult):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_weights(backbone: Backbone) -> str:
+    """Hash a trunk's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.layers.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def find_negatives(
+    photograph: Photograph,
+    windows: NDArray[np.float32],
+    classes: int,
+    iou: float,
+    overlap: float | None,
+) -> NDArray[np.bool_]:
+    """Say of which classes a window is a negative: bool (N, C).
+
+    It is one of class c where it overlaps every box of c, difficult ones too, by less than `iou`.
+    With `overlap`, a negative that overlaps a better proposed one by more is left out, as in the
+    paper.
+    """
+    labels = photograph.labels
+    negative = np.ones((len(windows), classes), bool)
+    if len(labels.boxes):
+        table = box_iou(torch.from_numpy(windows), torch.from_numpy(labels.boxes)).numpy()
+        for c in np.unique(labels.classes):
+            negative[:, c] = table[:, labels.classes == c].max(axis=1) < iou
+    if overlap is not None:
+        kinds, kind = np.unique(negative, axis=1, return_inverse=True)
+        thinned = [_thin(windows, kinds[:, k], overlap) for k in range(kinds.shape[1])]
+        negative = np.stack(thinned, axis=1)[:, kind.reshape(-1)]
+    return negative
+
+
+def _thin(
+    windows: NDArray[np.float32], chosen: NDArray[np.bool_], overlap: float
+) -> NDArray[np.bool_]:
+    rows = np.flatnonzero(chosen)
+    order = torch.arange(len(rows), 0, -1).float()
+    kept = nms(torch.from_numpy(windows[rows]), order, overlap).numpy()
+    thinned = np.zeros(len(windows), bool)
+    thinned[rows[kept]] = True
+    return thinned
+
+
+def select_regression_pairs(
+    photograph: Photograph, proposed: NDArray[np.float32], c: int, iou: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pair windows with the boxes they should become.
+
+    A window belongs to the class of the box that it overlaps best, if by at least `iou`; the boxes
+    themselves count as windows, difficult ones do not count at all.
+
+    Returns
+    -------
+    windows and boxes of class c, both float32 (n, 4).
+    """
+    boxes, labels = photograph.labels.easy.boxes, photograph.labels.easy.classes
+    if not (labels == c).any():
+        return np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)
+    windows = np.concatenate([boxes, proposed])
+    best, which = box_iou(torch.from_numpy(windows), torch.from_numpy(boxes)).max(dim=1)
+    chosen = (best.numpy() >= iou) & (labels[which.numpy()] == c)
+    return windows[chosen], boxes[which.numpy()[chosen]]
+
+
+def _save_mining(path: Path, miner: HardNegativeMiner, step: int) -> None:
+    state = {name: torch.from_numpy(array) for name, array in miner.state()._asdict().items()}
+    write_tensors(path, state | {"step": torch.tensor([step])})

@@ -1,0 +1,120 @@
+"""From a window in the photograph to cells of the map, and the choice of scale.
+
+Paper: section 4.3 and appendix A; the official release differs, and both rules are here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAPER_TARGET = 224.0
+RELEASE_TARGET = 13 * 16.0
+RELEASE_OFFSET_IN_STRIDES = 6.5 / 16
+
+
+@dataclass(frozen=True)
+class CellGrid:
+    """Where the cells of a map lie in the resized photograph.
+
+    Attributes
+    ----------
+    stride : pixels between the centres of neighbouring cells.
+    centre : 0-based pixel on which the receptive field of cell 0 is centred.
+    """
+
+    stride: int
+    centre: float
+
+
+def project_windows(
+    windows: NDArray[np.float32],
+    factor: float,
+    map_size: tuple[int, int],
+    grid: CellGrid,
+    rule: str = "release",
+) -> NDArray[np.int32]:
+    """Project windows onto the cells of one map (paper, appendix A).
+
+    A corner is moved to the nearest cell whose receptive field is centred inside the window, give
+    or take `offset` pixels: half a stride in the paper, 6.5 of 16 pixels in the release. A window
+    that inverts becomes its middle cell, and everything is clamped to the map, so that no window
+    is ever empty.
+
+    Parameters
+    ----------
+    windows : float32 (N, 4), x1 y1 x2 y2, half-open pixels of the original photograph.
+    factor : resized pixels per original pixel, between pixel centres.
+    map_size : (height, width) of the map in cells.
+    grid : stride and centre of the trunk.
+    rule : "release" or "paper".
+
+    Returns
+    -------
+    int32 (N, 4): left, top, right, bottom cell, 0-based, inclusive.
+    """
+    offset = grid.stride * (RELEASE_OFFSET_IN_STRIDES if rule == "release" else 0.5)
+    pixels = np.asarray(windows, np.float64).reshape(-1, 4) - (0, 0, 1, 1)  # inclusive corners
+    moved = pixels * factor - grid.centre
+    first = np.floor((moved[:, :2] + offset) / grid.stride + 0.5).astype(np.int64)
+    last = np.ceil((moved[:, 2:] - offset) / grid.stride - 0.5).astype(np.int64)
+    inverted = first > last
+    middle = (first + last) // 2
+    limit = (map_size[1] - 1, map_size[0] - 1)
+    first = np.clip(np.where(inverted, middle, first), 0, limit)
+    last = np.clip(np.where(inverted, middle, last), 0, limit)
+    return np.concatenate([first, last], axis=1).astype(np.int32)
+
+
+def choose_scales(
+    windows: NDArray[np.float32],
+    scales: NDArray[np.float64],
+    short_side: int,
+    rule: str = "release",
+) -> NDArray[np.int64]:
+    """Choose for each window the scale at which it comes nearest to the training size.
+
+    The paper takes the scale at which the window's area is closest to 224² (section 4.1); the
+    release the one closest to 208 · short side / sqrt(area), rounded.
+
+    Parameters
+    ----------
+    windows : float32 (N, 4) in the original photograph.
+    scales : (S,) short sides in pixels of the resized photographs.
+    short_side : short side in pixels of the original photograph.
+    rule : "release" or "paper".
+
+    Returns
+    -------
+    int64 (N,): index into `scales`.
+    """
+    windows = np.asarray(windows, np.float64).reshape(-1, 4)
+    area = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
+    if rule == "release":
+        wanted = np.floor(RELEASE_TARGET * short_side / np.sqrt(np.maximum(area, 1e-6)) + 0.5)
+        distance = np.abs(np.asarray(scales)[None, :] - wanted[:, None])
+    else:
+        areas = area[:, None] * (np.asarray(scales)[None, :] / short_side) ** 2
+        distance = np.abs(areas - PAPER_TARGET**2)
+    return np.argmin(distance, axis=1)
+
+
+def unique_rows(rows: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find windows that land on the same cells: they have the same features.
+
+    Parameters
+    ----------
+    rows : integers (N, K).
+
+    Returns
+    -------
+    first : int64 (U,), increasing: the first row of each distinct kind.
+    inverse : int64 (N,): `rows[first][inverse]` equals `rows`.
+    """
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[inverse.reshape(-1)]

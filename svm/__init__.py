@@ -1,0 +1,6 @@
+"""Per-class linear SVMs and their training by hard negative mining (paper, section 4.1)."""
+
+from svm.linear import LinearSvm, SvmError
+from svm.mining import HardNegativeMiner, MinerState
+
+__all__ = ["HardNegativeMiner", "LinearSvm", "MinerState", "SvmError"]

@@ -1,0 +1,229 @@
+"""COCO files and YOLO folders worked by hand; COCO also against pycocotools."""
+
+import contextlib
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from data import DataError, open_dataset
+
+
+def photo(path, size=(100, 80)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+
+
+def refusal(path, split="val", **options):
+    with pytest.raises(DataError) as caught:
+        open_dataset(path, split, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def content():
+    return {
+        "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 3, "file_name": "b.jpg"}],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 2, "name": "bicycle"}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 18, "bbox": [10, 20.5, 30, 40]},
+            {"id": 2, "image_id": 3, "category_id": 2, "bbox": [-1, 0, 102, 81], "iscrowd": 1},
+        ],
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    photo(tmp_path / "val2017" / "a.jpg")
+    photo(tmp_path / "val2017" / "b.jpg")
+    path.parent.mkdir()
+    path.write_text(json.dumps(content()))
+    return path
+
+
+def test_coco(coco):
+    dataset = open_dataset(coco, "anything")
+    assert dataset.classes == ("bicycle", "dog") and dataset.split == "anything"
+    first, second = dataset
+    assert (first.name, first.path.name, len(first.labels)) == ("7", "a.jpg", 0)
+    assert (second.name, second.width, second.height) == ("3", 100, 80)
+    assert second.labels.boxes.tolist() == [[10, 20.5, 40, 60.5], [0, 0, 100, 80]]
+    assert second.labels.classes.tolist() == [1, 0]
+    assert second.labels.difficult.tolist() == [False, True]
+    given = open_dataset(coco, "", classes=["dog", "bicycle"])
+    assert given.photographs[1].labels.classes.tolist() == [0, 1]
+
+
+def test_coco_agrees_with_pycocotools(coco):
+    module = pytest.importorskip("pycocotools.coco")
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = module.COCO(str(coco))
+    dataset = open_dataset(coco, "val")
+    for photograph in dataset:
+        notes = theirs.loadAnns(theirs.getAnnIds(int(photograph.name)))
+        names = [theirs.loadCats(note["category_id"])[0]["name"] for note in notes]
+        assert [dataset.classes[i] for i in photograph.labels.classes] == names
+
+
+@pytest.mark.parametrize("folder", ["annotations", "annotations/images", "images/val", "images"])
+def test_coco_photographs_may_lie_elsewhere(coco, tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "val2017" / name).rename(tmp_path / folder / name)
+    assert open_dataset(coco, "val").photographs[1].path == tmp_path / folder / "b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("where", "entry", "expected"),
+    [
+        ("annotations", {"bbox": [10, 20, 0, 5]}, "zero area"),
+        ("annotations", {"bbox": [10, 20, -4, 5]}, "inverted"),
+        ("annotations", {"bbox": [90, 20, 13, 5]}, "outside"),
+        ("annotations", {"bbox": [1, 2, 3]}, "expected x, y, width, height"),
+        ("annotations", {"bbox": ["a", 2, 3, 4]}, "expected x, y, width, height"),
+        ("annotations", {"bbox": None}, "expected x, y, width, height"),
+        ("annotations", {"bbox": [float("nan"), 2, 3, 4]}, "not finite"),
+        ("annotations", {"category_id": 5}, "category_id 5"),
+        ("annotations", {"category_id": [5]}, "category_id"),
+        ("annotations", {"image_id": 99}, "image id 99"),
+        ("annotations", {"image_id": "x"}, "usable"),
+        ("annotations", {"iscrowd": 2}, "iscrowd 2"),
+        ("images", {"id": 3}, "stands twice"),
+        ("images", {"file_name": "absent.jpg"}, "absent.jpg"),
+        ("images", {"id": None}, "usable"),
+        ("categories", {"id": 2}, "stands twice"),
+        ("categories", {"name": "bicycle"}, "'bicycle' stands twice"),
+    ],
+)
+def test_bad_coco(coco, where, entry, expected):
+    bad = content()
+    bad[where][0].update(entry)
+    coco.write_text(json.dumps(bad))
+    text = refusal(coco)
+    assert expected in text and coco.name in text
+
+
+def test_broken_coco(coco):
+    for bad in ("", "{", "[]", '{"images": []}', "[" * 100_000, "\x00"):
+        coco.write_text(bad)
+        assert coco.name in refusal(coco)
+    coco.write_text(json.dumps({**content(), "images": []}))
+    assert "no image" in refusal(coco)
+    coco.write_text(json.dumps({**content(), "categories": [], "annotations": []}))
+    assert "at least one name" in refusal(coco)
+    coco.write_text(json.dumps({**content(), "images": [3]}))
+    assert "usable" in refusal(coco)
+    coco.write_text(json.dumps(content()))
+    assert "'dog' is unknown" in refusal(coco, classes=["bicycle"])
+    (coco.parent.parent / "val2017" / "b.jpg").unlink()
+    assert "b.jpg: no such file" in refusal(coco)
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    photo(tmp_path / "images" / "val" / "a.jpg")
+    photo(tmp_path / "images" / "val" / "b.PNG", (200, 100))
+    (tmp_path / "labels" / "val").mkdir(parents=True)
+    (tmp_path / "labels" / "val" / "b.txt").write_text(
+        "1 0.5 0.5 0.25 0.5\n\n0 0.5 0.5 1.008 1.0\n"
+    )
+    (tmp_path / "classes.txt").write_text("zebra\nant\n")
+    return tmp_path
+
+
+def test_yolo(yolo):
+    dataset = open_dataset(yolo, "val")
+    assert dataset.classes == ("zebra", "ant")
+    first, second = dataset
+    assert (first.name, len(first.labels)) == ("a", 0)
+    assert (second.name, second.width, second.height) == ("b", 200, 100)
+    assert second.labels.boxes.tolist() == [[75, 25, 125, 75], [0, 0, 200, 100]]
+    assert second.labels.classes.tolist() == [1, 0] and not second.labels.difficult.any()
+    given = open_dataset(yolo, "val", classes=["ant", "zebra", "bee"])
+    assert given.photographs[1].labels.classes.tolist() == [0, 1]
+    assert "'zebra' is unknown" in refusal(yolo, classes=["ant"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [zebra, ant]",
+        "path: x\nnames: ['zebra', \"ant\"]  # two\nnc: 2\n",
+        "names: [\n  'zebra',\n  ant,\n]\nnc: 2",
+        "names: {0: zebra, 1: ant}",
+        "names:\n- zebra\n- 'ant'\nnc: 2",
+        'nc: 2\nnames:  # all of them\n\n  0: zebra\n  1: "ant"  # small\ntrain: images/train\n',
+        "names:\n  - zebra\n  - ant\n",
+    ],
+)
+def test_yolo_names_from_yaml(yolo, text):
+    (yolo / "classes.txt").unlink()
+    (yolo / "data.yaml").write_text(text)
+    assert open_dataset(yolo, "val").classes == ("zebra", "ant")
+
+
+def test_yaml_names_may_hold_spaces_and_digits(yolo):
+    (yolo / "classes.txt").unlink()
+    for text in ("names: ['a, b', 3 d, x-y]", "names:\n  - a, b\n  - 3 d\n  - x-y"):
+        (yolo / "data.yaml").write_text(text)
+        assert open_dataset(yolo, "val").classes == ("a, b", "3 d", "x-y")
+
+
+@pytest.mark.parametrize("text", ["nc: 2", "names: []", "names:\nnc: 2", "names: {0: a, 2: b}"])
+def test_bad_yaml_names(yolo, text):
+    (yolo / "classes.txt").unlink()
+    (yolo / "data.yaml").write_text(text)
+    assert "data.yaml" in refusal(yolo)
+
+
+def test_other_yolo_layouts(yolo):
+    (yolo / "val").mkdir()
+    (yolo / "images" / "val").rename(yolo / "val" / "images")
+    (yolo / "labels" / "val").rename(yolo / "val" / "labels")
+    assert len(open_dataset(yolo, "val")) == 2
+    (yolo / "images").rmdir()
+    (yolo / "labels").rmdir()
+    (yolo / "val" / "images").rename(yolo / "images")
+    (yolo / "val" / "labels").rename(yolo / "labels")
+    assert [len(p.labels) for p in open_dataset(yolo, "whatever")] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("2 0.5 0.5 0.1 0.1", "class from 0 to 1"),
+        ("-1 0.5 0.5 0.1 0.1", "class from 0 to 1"),
+        ("ant 0.5 0.5 0.1 0.1", "expected: class x y width height"),
+        ("0 0.5 0.5 0.1", "expected: class x y width height"),
+        ("0 0.5 0.5 0.1 0.1 0.9", "expected: class x y width height"),
+        ("0 0.5 0.5 0 0.1", "zero area"),
+        ("0 0.5 0.5 -0.1 0.1", "inverted"),
+        ("0 nan 0.5 0.1 0.1", "not finite"),
+        ("0 75 25 125 75", "outside"),
+        ("0 0.98 0.5 0.1 0.1", "outside"),
+    ],
+)
+def test_bad_yolo_lines(yolo, line, expected):
+    path = yolo / "labels" / "val" / "b.txt"
+    path.write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    text = refusal(yolo)
+    assert expected in text and "line 2" in text and line in text and str(path) in text
+
+
+def test_bad_yolo_folders(yolo):
+    text = refusal(yolo, "test")
+    assert "'test'" in text and "there are: val" in text
+    (yolo / "labels" / "val" / "b.txt").write_bytes(b"\xff\xfe")
+    assert "b.txt: cannot be read" in refusal(yolo)
+    photo(yolo / "images" / "val" / "a.png")
+    (yolo / "labels" / "val" / "b.txt").unlink()
+    assert "'a' is used twice" in refusal(yolo)
+    (yolo / "classes.txt").unlink()
+    assert "classes.txt or data.yaml" in refusal(yolo)
+    (yolo / "classes.txt").write_text("a\na\n")
+    assert "stands twice" in refusal(yolo)
+    (yolo / "labels" / "val").rmdir()
+    (yolo / "classes.txt").write_text("a\nb\n")
+    assert "expected the labels of" in refusal(yolo)

@@ -1,0 +1,276 @@
+"""VOC folders: against torchvision on real ones, by hand on bad ones."""
+
+import dataclasses
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import DataError, check_photographs, open_dataset
+
+BOX = {"xmin": "11", "ymin": "21", "xmax": "40", "ymax": "60"}
+
+
+def object_xml(name="cat", extra="", **corners):
+    inner = "".join(f"<{key}>{value}</{key}>" for key, value in {**BOX, **corners}.items())
+    return f"<object><name>{name}</name>{extra}<bndbox>{inner}</bndbox></object>"
+
+
+def annotation_xml(*objects):
+    # The size written here is wrong on purpose: the photograph's header is what counts.
+    size = "<size><width>7</width><height>7</height><depth>3</depth></size>"
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """A VOC folder of one photograph, 100 x 80, with one cat."""
+    root = tmp_path / "VOC2010"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (100, 80)).save(root / "JPEGImages" / "one.jpg")
+    (root / "Annotations" / "one.xml").write_text(annotation_xml(object_xml()))
+    (root / "ImageSets" / "Main" / "train.txt").write_text("one\n")
+    return root
+
+
+def boxes_of(voc, *objects):
+    (voc / "Annotations" / "one.xml").write_text(annotation_xml(*objects))
+    (photograph,) = open_dataset(voc, "train")
+    return photograph.labels.boxes.tolist()
+
+
+def refusal(path, split="train", **options):
+    with pytest.raises(DataError) as caught:
+        open_dataset(path, split, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def refused_annotation(voc, content):
+    (voc / "Annotations" / "one.xml").write_text(content)
+    text = refusal(voc)
+    assert str(voc / "Annotations" / "one.xml") in text
+    return text
+
+
+def add_photograph(voc, name, suffix=".jpg", objects=()):
+    Image.new("RGB", (100, 80)).save(voc / "JPEGImages" / f"{name}{suffix}")
+    (voc / "Annotations" / f"{name}.xml").write_text(annotation_xml(*objects))
+    with (voc / "ImageSets" / "Main" / "train.txt").open("a") as stream:
+        stream.write(f"{name}\n")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "trainval", "test"])
+def test_real_sets_agree_with_torchvision(mini_voc, split):
+    torchvision = pytest.importorskip("torchvision")
+    theirs = torchvision.datasets.VOCDetection(mini_voc.parents[1], "2007", split)
+    ours = open_dataset(mini_voc, split)
+    assert len(ours) == len(theirs) > 0
+    assert list(ours.classes) == sorted(ours.classes) and len(ours.classes) <= 20
+    for photograph, annotation_path, photo_path in zip(
+        ours, theirs.annotations, theirs.images, strict=True
+    ):
+        target = theirs.parse_voc_xml(ElementTree.parse(annotation_path).getroot())["annotation"]
+        assert photograph.path.samefile(photo_path)
+        assert photograph.name + ".jpg" == target["filename"]
+        size = target["size"]
+        assert (photograph.width, photograph.height) == (int(size["width"]), int(size["height"]))
+        expected = [
+            [int(o["bndbox"][k]) - shift for k, shift in zip(BOX, (1, 1, 0, 0), strict=True)]
+            for o in target["object"]
+        ]
+        labels = photograph.labels
+        np.testing.assert_array_equal(labels.boxes, expected)
+        names = [ours.classes[i] for i in labels.classes]
+        assert names == [o["name"] for o in target["object"]]
+        assert labels.difficult.tolist() == [o["difficult"] == "1" for o in target["object"]]
+        assert labels.boxes.dtype == np.float32 and labels.classes.dtype == np.int64
+
+
+def test_real_photographs_all_decode(mini_voc):
+    assert check_photographs(open_dataset(mini_voc, "val")) == []
+
+
+def test_inclusive_1_based_becomes_half_open(voc):
+    dataset = open_dataset(voc, "train")
+    (photograph,) = dataset
+    assert len(dataset) == 1 and dataset.classes == ("cat",) and dataset.split == "train"
+    assert (dataset.root, photograph.name) == (voc, "one")
+    assert (photograph.width, photograph.height) == (100, 80)
+    assert photograph.path == voc / "JPEGImages" / "one.jpg"
+    assert photograph.labels.boxes.tolist() == [[10, 20, 40, 60]]
+    assert photograph.labels.difficult.tolist() == [False] and len(photograph.labels) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        photograph.name = "two"
+
+
+def test_the_folder_may_be_given_from_above(voc, tmp_path):
+    devkit = tmp_path / "any" / "VOCdevkit"
+    devkit.mkdir(parents=True)
+    shutil.move(voc, devkit / "VOC2007")
+    for path in (devkit / "VOC2007", devkit, devkit.parent, str(devkit)):
+        assert open_dataset(path, "train").root == devkit / "VOC2007"
+    shutil.copytree(devkit / "VOC2007", devkit / "VOC2012")
+    text = refusal(devkit)
+    assert "several" in text and "VOC2007, VOC2012" in text
+
+
+def test_decimal_difficult_and_unlabelled(voc):
+    assert boxes_of(voc, object_xml(xmin="10.5", xmax=" 40.25 ")) == [[9.5, 20, 40.25, 60]]
+    add_photograph(voc, "two", ".PNG")
+    hard = object_xml("dog", "<difficult>1</difficult>")
+    easy = object_xml("dog", "<difficult>0</difficult>")
+    add_photograph(voc, "three", ".webp", [hard, easy])
+    dataset = open_dataset(voc, "train")
+    first, second, third = (photograph.labels for photograph in dataset)
+    assert dataset.classes == ("cat", "dog")
+    assert second.boxes.shape == (0, 4) and second.boxes.dtype == np.float32
+    assert second.classes.shape == (0,) and second.difficult.dtype == bool
+    assert third.difficult.tolist() == [True, False] and third.classes.tolist() == [1, 1]
+    assert first.classes.tolist() == [0]
+
+
+def test_boxes_of_parts_are_no_objects(voc):
+    part = (
+        "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax>"
+        "<ymax>5</ymax></bndbox></part>"
+    )
+    assert boxes_of(voc, object_xml("person", part)) == [[10, 20, 40, 60]]
+    assert open_dataset(voc, "train").classes == ("person",)
+
+
+def test_one_pixel_outside_is_clipped(voc):
+    zero_based = object_xml(xmin="0", ymin="0", xmax="100", ymax="80")
+    over = object_xml(xmin="1", ymin="1", xmax="101", ymax="81")
+    assert boxes_of(voc, zero_based, over) == [[0, 0, 100, 80]] * 2
+
+
+@pytest.mark.parametrize(
+    ("corners", "expected"),
+    [
+        ({"xmin": "40", "xmax": "11"}, "inverted"),
+        ({"ymin": "61"}, "inverted"),
+        ({"xmin": "40", "xmax": "40"}, "zero area"),
+        ({"xmax": "102"}, "outside"),
+        ({"ymax": "82"}, "outside"),
+        ({"xmin": "-1"}, "outside"),
+        ({"ymin": "-0.5"}, "outside"),
+        ({"xmin": "101", "xmax": "101.5"}, "outside"),
+        ({"xmax": "1e300"}, "outside"),
+        ({"xmin": "left"}, "not numeric"),
+        ({"xmin": ""}, "not numeric"),
+        ({"ymax": "nan"}, "not finite"),
+        ({"ymax": "inf"}, "not finite"),
+        ({"xmin": "-inf"}, "not finite"),
+    ],
+)
+def test_bad_boxes(voc, corners, expected):
+    text = refused_annotation(voc, annotation_xml(object_xml(**corners)))
+    assert expected in text and "'cat'" in text
+    assert all(repr(value) in text for value in corners.values())
+
+
+def test_bad_annotations(voc):
+    assert "broken XML" in refused_annotation(voc, "<annotation><object>")
+    assert "broken XML" in refused_annotation(voc, "")
+    assert "root element" in refused_annotation(voc, "<html></html>")
+    assert "without a name" in refused_annotation(voc, annotation_xml(object_xml(" ")))
+    nothing = "<object><name>cat</name></object>"
+    assert "no bndbox" in refused_annotation(voc, annotation_xml(nothing))
+    maybe = object_xml(extra="<difficult>perhaps</difficult>")
+    assert "'perhaps'" in refused_annotation(voc, annotation_xml(maybe))
+    no_corner = object_xml().replace("<xmin>11</xmin>", "")
+    assert "xmin=None" in refused_annotation(voc, annotation_xml(no_corner))
+    refused_annotation(voc, '<?xml version="1.0" encoding="no-such"?><annotation/>')
+    (voc / "Annotations" / "one.xml").write_bytes(b"\xff\xfe\x00\x01\x02")
+    assert "broken XML" in refusal(voc)
+
+
+def test_entity_bombs_are_refused(voc):
+    laughs = '<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">'
+    bomb = f"<!DOCTYPE annotation [{laughs}]>" + annotation_xml(object_xml("&b;"))
+    assert "broken XML" in refused_annotation(voc, bomb)
+    leak = '<!DOCTYPE annotation [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
+    assert "broken XML" in refused_annotation(voc, leak + annotation_xml(object_xml("&a;")))
+
+
+def test_classes_given_keep_their_order_and_shut_out_others(voc):
+    dataset = open_dataset(voc, "train", classes=["dog", "cat"])
+    assert dataset.classes == ("dog", "cat")
+    assert dataset.photographs[0].labels.classes.tolist() == [1]
+    text = refusal(voc, classes=["dog", "bird"])
+    assert "'cat'" in text and "one.xml" in text and "dog, bird" in text
+
+
+@pytest.mark.parametrize("classes", [[], ["cat", "cat"], ["cat", " "], "cat"])
+def test_bad_classes(voc, classes):
+    assert "classes" in refusal(voc, classes=classes)
+
+
+def test_a_set_without_any_object_has_no_class(voc):
+    (voc / "Annotations" / "one.xml").write_text(annotation_xml())
+    assert "at least one name" in refusal(voc)
+    assert len(open_dataset(voc, "train", classes=["cat"]).photographs[0].labels) == 0
+
+
+def test_splits(voc):
+    main = voc / "ImageSets" / "Main"
+    for name in ("val", "trainval", "cat_val"):
+        (main / f"{name}.txt").write_text("one\n")
+    text = refusal(voc, "test")
+    assert "test.txt" in text and "there are: train, trainval, val, cat_val" in text
+    (main / "cat_val.txt").write_text("\ufeffone -1\r\n\r\n", encoding="utf-8")
+    assert [p.name for p in open_dataset(voc, "cat_val")] == ["one"]
+    (main / "val.txt").write_text("\n \n")
+    assert "is empty" in refusal(voc, "val")
+    (main / "val.txt").write_text("one  1\none -1\n")
+    text = refusal(voc, "val")
+    assert "val.txt" in text and "'one' stands twice" in text
+    (main / "val.txt").write_bytes(b"\xff\xfe\xfa")
+    assert "cannot be read" in refusal(voc, "val")
+    shutil.rmtree(main)
+    assert "holds none" in refusal(voc)
+
+
+def test_missing_files_are_named(voc):
+    add_photograph(voc, "two")
+    (voc / "Annotations" / "two.xml").unlink()
+    text = refusal(voc)
+    assert str(voc / "Annotations" / "two.xml") in text and "train.txt" in text
+    (voc / "JPEGImages" / "two.jpg").unlink()
+    text = refusal(voc)
+    assert str(voc / "JPEGImages" / "two.jpg") in text and "train.txt" in text
+
+
+def test_bad_photographs(voc):
+    assert "--max-side" in refusal(voc, max_side=99)
+    (voc / "JPEGImages" / "one.jpg").write_bytes(b"")
+    assert "one.jpg: is empty" in refusal(voc)
+
+
+def test_check_photographs_finds_what_headers_hide(voc):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+    for name in ("a", "b", "c", "d"):
+        add_photograph(voc, name)
+        path = voc / "JPEGImages" / f"{name}.jpg"
+        Image.fromarray(noise).save(path)
+        if name in "bd":
+            path.write_bytes(path.read_bytes()[:3000])
+    dataset = open_dataset(voc, "train")
+    for workers in (None, 1, 3):
+        errors = check_photographs(dataset, workers=workers)
+        assert [type(error) for error in errors] == [DataError] * 2
+        assert "b.jpg: damaged JPEG" in str(errors[0]) and "d.jpg" in str(errors[1])
+    assert len(check_photographs(dataset, 50, workers=2)) == 5
+
+
+def test_what_is_no_set(tmp_path):
+    assert "no such file or folder" in refusal(tmp_path / "absent")
+    text = refusal(tmp_path)
+    assert "VOC folder" in text and "COCO" in text and "YOLO" in text
+    (tmp_path / "notes.txt").write_text("x")
+    assert "not a labelled set" in refusal(tmp_path / "notes.txt")
