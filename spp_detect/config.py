@@ -114,7 +114,8 @@ def config_from_mapping(values: dict[str, Any]) -> Config:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r}")
-    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Config(**fields)
 
 
 def _check_types(config: Config) -> None:

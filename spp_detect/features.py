@@ -124,7 +124,7 @@ class FeatureExtractor:
 
 
 def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tuple[int, int]:
-    """(width, height) with the short side wanted, or less to keep the long side within its limit."""
+    """(width, height) with the short side wanted, or less to keep the long side in bounds."""
     factor = min(short_side / min(size), long_limit / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 

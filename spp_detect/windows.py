@@ -90,8 +90,8 @@ def choose_scales(
     -------
     int64 (N,): index into `scales`.
     """
-    windows = np.asarray(windows, np.float64).reshape(-1, 4)
-    area = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
+    corners = np.asarray(windows, np.float64).reshape(-1, 4)
+    area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     if rule == "release":
         wanted = np.floor(RELEASE_TARGET * short_side / np.sqrt(np.maximum(area, 1e-6)) + 0.5)
         distance = np.abs(np.asarray(scales)[None, :] - wanted[:, None])

@@ -177,9 +177,8 @@ class HardNegativeMiner:
         self._trained[c] = True
         self._added[c] = 0
         scores = self.svm.decision_function(examples[len(positives) :])
-        self._held[c] = {
-            k: None for k, s in zip(held, scores, strict=True) if s >= self.evict_score
-        }
+        kept = [key for key, score in zip(held, scores, strict=True) if score >= self.evict_score]
+        self._held[c] = dict.fromkeys(kept)
 
     def _drop_unheld(self) -> None:
         wanted = set().union(*self._held)

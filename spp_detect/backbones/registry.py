@@ -59,7 +59,7 @@ def _build_small(name: str) -> Backbone:
         )
 
     widths = (3, 24, 48, 96, 128)
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         (f"conv{i}", block(widths[i - 1], widths[i], 2)) for i in range(1, len(widths))
     )
     layers["conv5"] = block(128, 128, 1)

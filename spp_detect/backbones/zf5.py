@@ -52,9 +52,7 @@ def build_zf5(name: str, *, paper_padding: bool) -> Backbone:
             relu5=nn.ReLU(inplace=True),
         )
     )
-    for layer, bias in zip(
-        ("conv1", "conv2", "conv3", "conv4", "conv5"), (0, 1, 0, 1, 1), strict=True
-    ):
-        nn.init.normal_(getattr(layers, layer).weight, std=0.01)
-        nn.init.constant_(getattr(layers, layer).bias, bias)
+    for i, bias in enumerate((0, 1, 0, 1, 1), 1):
+        nn.init.normal_(getattr(layers, f"conv{i}").weight, std=0.01)
+        nn.init.constant_(getattr(layers, f"conv{i}").bias, bias)
     return Backbone(name, layers, 256, CAFFE_BGR)
