@@ -26,7 +26,7 @@ from spp_detect.backbones import Backbone
 from spp_detect.config import Config, to_mapping
 from spp_detect.detector import Detector, Heads, make_proposal_settings, prepare_photos
 from spp_detect.features import FeatureExtractor
-from spp_detect.files import write_json, write_tensors, write_text
+from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
 from spp_detect.maps import MapStore
 from spp_detect.report.progress import track
 from svm import HardNegativeMiner, LinearSvm, MinerState
@@ -109,7 +109,7 @@ class TrainingRun:
             self.config, self.dataset.classes, self.extractor, Heads(*svms, *regression)
         )
         detector.save(self.folder)
-        shutil.rmtree(self.work / "maps")
+        shutil.rmtree(self.work / "maps", ignore_errors=True)
         return detector
 
     def propose_windows(self) -> list[NDArray[np.float32]]:
@@ -194,6 +194,7 @@ class TrainingRun:
             "data": fingerprint_dataset(self.dataset),
             "trunk": fingerprint_weights(backbone),
         }
+        remove_leftovers(self.folder)
         path = self.folder / "run.json"
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))

@@ -188,8 +188,8 @@ def search_fast(root: Path) -> tuple[list, list, list]:
     ("method", "count", "at_50", "average"),
     [
         ("opencv-fast", 8, 0.85, 0.45),
-        ("opencv-quality", 2, 0.85, 0.45),
-        ("alpacadb", 3, 0.5, 0.2),
+        ("opencv-quality", 1, 0.85, 0.45),
+        ("alpacadb", 2, 0.5, 0.2),
         ("edgeboxes", 8, 0.85, 0.4),
     ],
 )

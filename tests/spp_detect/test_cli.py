@@ -1,0 +1,271 @@
+"""The command line as its users meet it: what it leaves, and one line for every bad input."""
+
+import csv
+import errno
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from proposals import load_boxes
+from spp_detect import cli, files
+
+
+def run(capsys, monkeypatch, *arguments) -> tuple[int, str, str]:
+    """Run the command line in this process: exit status, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["spp-detect", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    return stop.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture()
+def spp(capsys, monkeypatch):
+    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+
+
+def error_line(result) -> str:
+    """The one line of an error: the last on stderr, exit status 2."""
+    status, _, errors = result
+    assert status == 2
+    lines = errors.strip().splitlines()
+    assert lines[-1].startswith("spp-detect: error: ")
+    assert "Traceback" not in errors
+    return lines[-1]
+
+
+@pytest.fixture()
+def voc(small_voc, tmp_path):
+    """A copy of the small set, to damage."""
+    return shutil.copytree(small_voc, tmp_path / "voc")
+
+
+@pytest.fixture()
+def photos(small_set, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for i, photograph in enumerate(small_set.photographs[:3]):
+        shutil.copy(photograph.path, folder / ("deeper" if i else "") / f"photo {i}.jpg")
+    return folder
+
+
+def test_train_then_evaluate_then_score(spp, small_voc, tmp_path):
+    model, out = tmp_path / "run", tmp_path / "evaluation"
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+    assert spp("train", small_voc, "--out", model, *options)[0] == 0
+    assert {"model.safetensors", "config.json", "metrics.json", "history.jsonl"} <= {
+        path.name for path in model.iterdir()
+    }
+    assert spp("train", small_voc, "--out", model, "--resume")[1].strip().endswith("already")
+    assert "--resume" in error_line(spp("train", small_voc, "--out", model, *options))
+
+    status, table, _ = spp("evaluate", model, small_voc, "--split", "test", "--out", out)
+    assert status == 0
+    assert "mean" in table
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert 0 <= metrics["mAP"] <= 1
+    assert set(metrics["ap"]) == set(json.loads((model / "config.json").read_text())["classes"])
+    assert metrics["record"]["machine"]["cores"] > 0
+    assert (out / "precision_recall.png").stat().st_size > 1000
+
+    again = tmp_path / "score"
+    assert spp("score", out, small_voc, "--split", "test", "--out", again)[0] == 0
+    scored = json.loads((again / "metrics.json").read_text())
+    assert scored["mAP"] == pytest.approx(metrics["mAP"], abs=1e-3)
+
+
+def test_detect_leaves_all_its_files_and_skips_a_bad_photograph(spp, small_model, photos, tmp_path):
+    bad = photos / "bad.jpg"
+    bad.write_bytes((photos / "photo 0.jpg").read_bytes()[:3000])
+    out = tmp_path / "out"
+    status, _, errors = spp("detect", small_model, photos, "--out", out, "--min-score", "-2")
+    assert status == 2
+    assert sum(str(bad) in line for line in errors.splitlines()) == 1
+    found = json.loads((out / "detections.json").read_text())
+    assert {one["image_id"] for one in found} == {
+        "photo 0.jpg",
+        "deeper/photo 1.jpg",
+        "deeper/photo 2.jpg",
+    }
+    with (out / "detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(found)
+    for row, one in zip(rows, found, strict=True):
+        assert row["photograph"] == one["image_id"]
+        assert row["class"] == one["category"]
+        x, y, width, height = one["bbox"]
+        assert float(row["x2"]) == pytest.approx(x + width, abs=0.02)
+        assert float(row["y2"]) == pytest.approx(y + height, abs=0.02)
+    with (
+        Image.open(photos / "photo 0.jpg") as photo,
+        Image.open(out / "drawn" / "photo 0.jpg.jpg") as drawn,
+    ):
+        assert photo.size == drawn.size
+    page = (out / "index.html").read_text()
+    assert "drawn/deeper/photo%201.jpg.jpg" in page
+    assert "bad.jpg" in page
+
+
+def test_detect_takes_one_photograph(spp, small_model, photos, tmp_path):
+    status, _, _ = spp("detect", small_model, photos / "photo 0.jpg", "--out", tmp_path / "o")
+    assert status == 0
+    assert (tmp_path / "o" / "drawn" / "photo 0.jpg.jpg").is_file()
+
+
+def test_proposals_of_a_folder_and_of_a_labelled_set(spp, small_voc, photos, tmp_path):
+    assert spp("proposals", photos, "--out", tmp_path / "a.npz")[0] == 0
+    boxes = load_boxes(tmp_path / "a.npz")
+    assert list(boxes.names) == ["deeper/photo 1.jpg", "deeper/photo 2.jpg", "photo 0.jpg"]
+    status, table, _ = spp("proposals", small_voc, "--out", tmp_path / "b.npz", "--split", "test")
+    assert status == 0
+    assert "IoU 0.5" in table
+    assert len(load_boxes(tmp_path / "b.npz").names) == 6
+
+
+def first_photograph(voc):
+    return sorted((voc / "JPEGImages").iterdir())[0]
+
+
+def first_annotation(voc):
+    return sorted((voc / "Annotations").iterdir())[0]
+
+
+def spoil_photograph(voc, content):
+    name = (voc / "ImageSets" / "Main" / "trainval.txt").read_text().split()[0]
+    path = voc / "JPEGImages" / f"{name}.jpg"
+    path.write_bytes(content(path.read_bytes()))
+    return path
+
+
+def spoil_annotation(voc, change):
+    name = (voc / "ImageSets" / "Main" / "trainval.txt").read_text().split()[0]
+    path = voc / "Annotations" / f"{name}.xml"
+    path.write_text(change(path.read_text()))
+    return path
+
+
+BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "boom">]><annotation>&b;</annotation>'
+
+
+def box_of(text, **corners):
+    """The annotation with the first object's box replaced."""
+    body = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+    before, _, rest = text.partition("<bndbox>")
+    return f"{before}<bndbox>{body}</bndbox>{rest.partition('</bndbox>')[2]}"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda v: spoil_photograph(v, lambda b: b[: len(b) // 2]),
+        lambda v: spoil_photograph(v, lambda b: b""),
+        lambda v: spoil_photograph(v, lambda b: b"this is no picture"),
+        lambda v: spoil_annotation(v, lambda t: BOMB),
+        lambda v: spoil_annotation(v, lambda t: t[: len(t) // 2]),
+        lambda v: spoil_annotation(v, lambda t: box_of(t, xmin=5, ymin=5, xmax=9999, ymax=50)),
+        lambda v: spoil_annotation(v, lambda t: box_of(t, xmin=50, ymin=5, xmax=20, ymax=50)),
+        lambda v: spoil_annotation(v, lambda t: box_of(t, xmin=20, ymin=5, xmax=20, ymax=5)),
+    ],
+)
+def test_train_names_the_spoilt_file_before_it_begins(spp, voc, tmp_path, spoil):
+    path = spoil(voc)
+    out = tmp_path / "run"
+    options = ("--backbone", "small5", "--weights", "none")
+    assert str(path) in error_line(spp("train", voc, "--out", out, *options))
+    assert not out.exists()
+
+
+def test_wide_photograph_is_refused_until_the_limit_is_raised(spp, small_model, tmp_path, photos):
+    wide = photos / "wide.png"
+    Image.fromarray(np.zeros((8, 30_000), np.uint8)).save(wide)
+    status, _, errors = spp("detect", small_model, wide, "--out", tmp_path / "o")
+    assert status == 2
+    assert str(wide) in errors
+    assert "--max-side" in errors
+    status, _, _ = spp("detect", small_model, wide, "--out", tmp_path / "o", "--max-side", "30000")
+    assert status == 0
+
+
+def test_missing_and_empty_folders(spp, small_model, small_voc, tmp_path):
+    absent, empty = tmp_path / "absent", tmp_path / "empty"
+    empty.mkdir()
+    for folder in (absent, empty):
+        assert str(folder) in error_line(
+            spp("detect", small_model, folder, "--out", tmp_path / "o")
+        )
+        assert str(folder) in error_line(spp("train", folder, "--out", tmp_path / "r"))
+        assert str(folder) in error_line(spp("evaluate", folder, small_voc))
+        assert str(folder) in error_line(spp("score", folder, small_voc))
+        assert str(folder) in error_line(spp("proposals", folder, "--out", tmp_path / "b.npz"))
+
+
+def test_missing_split_and_missing_photograph(spp, voc, tmp_path):
+    options = ("--out", tmp_path / "r", "--backbone", "small5", "--weights", "none")
+    assert "nosplit" in error_line(spp("train", voc, "--split", "nosplit", *options))
+    with (voc / "ImageSets" / "Main" / "trainval.txt").open("a") as file:
+        file.write("not_there\n")
+    assert "not_there" in error_line(spp("train", voc, *options))
+
+
+def test_unknown_class_and_class_without_positives(spp, voc, tmp_path):
+    options = ("--out", tmp_path / "r", "--backbone", "small5", "--weights", "none")
+    line = error_line(spp("train", voc, "--classes", "disc,ring", *options))
+    assert "expected" in line
+    everything = "cross,disc,ring,star,triangle,unicorn"
+    line = error_line(spp("train", voc, "--classes", everything, *options))
+    assert "unicorn" in line
+    assert "trainval" in line
+
+
+def test_weights_of_another_trunk(spp, voc, tmp_path, shared_weights):
+    path = shared_weights / "squeezenet1_1.safetensors"
+    line = error_line(
+        spp("train", voc, "--out", tmp_path / "r", "--backbone", "resnet18", "--weights", path)
+    )
+    assert str(path) in line
+    assert "resnet18" in line
+
+
+def test_full_disk_is_one_line_and_keeps_what_was_there(
+    spp, monkeypatch, small_model, photos, tmp_path
+):
+    out = tmp_path / "out"
+    assert spp("detect", small_model, photos, "--out", out)[0] == 0
+    before = (out / "detections.json").read_bytes()
+
+    def fail(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.Path, "write_text", fail)
+    line = error_line(spp("detect", small_model, photos, "--out", out, "--min-score", "-3"))
+    assert "No space left on device" in line
+    assert "detections" in line
+    assert (out / "detections.json").read_bytes() == before
+    assert not any(path.name.startswith(".") for path in out.iterdir())
+
+
+def test_debug_shows_the_traceback(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        sys, "argv", ["spp-detect", "detect", str(tmp_path), "x", "--out", "o", "--debug"]
+    )
+    with pytest.raises(ValueError, match=r"config\.json"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "x", "--out", "y", "--backbone", "lenet"),
+        ("detect", "x"),
+        ("nonsense",),
+        ("train", "x", "--out", "y", "--seed", "-1"),
+    ],
+)
+def test_wrong_usage_is_status_2(spp, arguments):
+    status, _, errors = spp(*arguments)
+    assert status == 2
+    assert "Error" in errors

@@ -1,0 +1,199 @@
+"""Detection against a slow reading of the method's text; model folders, whole and damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data import read_photo
+from proposals import propose
+from spp_detect import Detector, ModelError
+from spp_detect.detector import prepare_photos
+
+
+@pytest.fixture()
+def photo(small_set):
+    return read_photo(small_set.photographs[0].path)
+
+
+def overlap(a, b) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    inside = max(0.0, width) * max(0.0, height)
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return inside / (areas - inside) if areas > inside else 0.0
+
+
+def suppress(boxes, scores, threshold=-1.5, iou=0.3, most=100):
+    """Greedy NMS in plain Python: indices kept, best first."""
+    order = [i for i in np.argsort(-scores, kind="stable") if scores[i] > threshold]
+    kept = []
+    for i in order:
+        if all(overlap(boxes[i], boxes[k]) <= iou for k in kept):
+            kept.append(i)
+    return kept[:most]
+
+
+def detect_slowly(detector, photo, windows):
+    """Detections as rows (label, score, x1, y1, x2, y2), class by class."""
+    height, width = photo.shape[:2]
+    maps = detector.extractor.compute_maps(photo)
+    rows = []
+    for c in range(len(detector.classes)):
+        features = np.concatenate(
+            [detector.extractor.pool(maps, w[None]).features.numpy() for w in windows]
+        ).astype(np.float64)
+        heads = detector.heads
+        scores = features @ heads.svm_coef[c].double().numpy() + heads.svm_intercept[c].item()
+        kept = suppress(windows, scores)
+        moved = []
+        for i in kept:
+            x1, y1, x2, y2 = windows[i].astype(float)
+            targets = features[i] @ heads.regression_coef[c].double().numpy()
+            dx, dy, dw, dh = targets + heads.regression_intercept[c].double().numpy()
+            w, h = x2 - x1, y2 - y1
+            cx, cy = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h
+            w, h = w * np.exp(dw), h * np.exp(dh)
+            box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
+            moved.append(np.clip(box, 0, [width, height, width, height]))
+        again = suppress(np.array(moved).reshape(-1, 4), scores[kept])
+        rows += [(c, scores[kept][k], *moved[k]) for k in again]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def test_detect_equals_the_slow_reading(small_detector, photo):
+    windows = propose(photo, small_detector.proposal_settings)[:150]
+    found = small_detector.detect(photo, windows)
+    expected = np.array(detect_slowly(small_detector, photo, windows))
+    assert len(found.scores) == len(expected) > 5
+    np.testing.assert_allclose(found.scores, expected[:, 1], atol=1e-4)
+    assert (found.labels == expected[:, 0]).all()
+    np.testing.assert_allclose(found.boxes, expected[:, 2:], atol=1e-2)
+
+
+def test_detect_proposes_its_own_windows(small_detector, photo):
+    windows = propose(photo, small_detector.proposal_settings)
+    for mine, given in zip(
+        small_detector.detect(photo), small_detector.detect(photo, windows), strict=True
+    ):
+        np.testing.assert_array_equal(mine, given)
+
+
+def test_without_regression_boxes_are_windows(small_detector, photo):
+    windows = propose(photo, small_detector.proposal_settings)
+    found = small_detector.detect(photo, windows, regress=False)
+    known = {tuple(window) for window in windows.tolist()}
+    assert len(found.boxes) > 0
+    assert all(tuple(box) in known for box in found.boxes.tolist())
+
+
+def test_no_windows_no_detections(small_detector, photo):
+    found = small_detector.detect(photo, np.zeros((0, 4), np.float32))
+    assert found.boxes.shape == (0, 4)
+    assert found.scores.shape == found.labels.shape == (0,)
+
+
+def test_threshold_and_most_detections_hold(small_detector, photo):
+    found = small_detector.detect(photo)
+    assert (found.scores > -1.5).all()
+    assert np.bincount(found.labels).max() <= 100
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_save_and_load_detect_the_same(small_detector, photo, tmp_path):
+    small_detector.save(tmp_path)
+    again = Detector.load(tmp_path, "cpu")
+    assert again.classes == small_detector.classes
+    assert again.config == small_detector.config
+    for mine, its in zip(small_detector.detect(photo), again.detect(photo), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_prepared_photographs_keep_their_order(small_set, small_detector):
+    paths = [photograph.path for photograph in small_set]
+    prepared = list(prepare_photos(paths, small_detector.proposal_settings))
+    assert [path for path, _ in prepared] == paths
+    for path, (photo, windows) in prepared[:3]:
+        np.testing.assert_array_equal(photo, read_photo(path))
+        np.testing.assert_array_equal(windows, propose(photo, small_detector.proposal_settings))
+
+
+def test_detect_folder_from_python(small_detector, small_set, tmp_path):
+    for photograph in small_set.photographs[:2]:
+        shutil.copy(photograph.path, tmp_path)
+    (tmp_path / "bad.jpg").write_bytes(b"no photograph")
+    with pytest.warns(UserWarning, match=r"bad\.jpg"):
+        found = dict(small_detector.detect_folder(tmp_path))
+    assert sorted(path.name for path in found) == sorted(
+        photograph.path.name for photograph in small_set.photographs[:2]
+    )
+
+
+@pytest.fixture()
+def model(small_model, tmp_path):
+    """A copy of a model folder, to damage."""
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(small_model / name, tmp_path)
+    return tmp_path
+
+
+def edit_description(model, **changes):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensor(model, name, tensor):
+    tensors = load_file(model / "model.safetensors")
+    tensors[name] = tensor
+    save_file(tensors, model / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda m: shutil.rmtree(m), "no such model folder"),
+        (lambda m: (m / "config.json").unlink(), "config.json is missing"),
+        (lambda m: (m / "model.safetensors").unlink(), "missing"),
+        (lambda m: (m / "config.json").write_text("{"), "config.json"),
+        (lambda m: (m / "config.json").write_text("[]"), "config.json"),
+        (lambda m: edit_description(m, version=99), "version 99, expected 1"),
+        (lambda m: edit_description(m, format="other"), "expected a file of format"),
+        (lambda m: edit_description(m, config={"speed": 3}), "unknown key 'speed'"),
+        (lambda m: edit_description(m, classes=["cat"]), "has shape"),
+        (lambda m: edit_tensor(m, "heads.svm_intercept", torch.zeros(3)), "has shape (3,)"),
+        (lambda m: (m / "model.safetensors").write_bytes(b"\0" * 50), "safetensors"),
+    ],
+)
+def test_damaged_model_is_told_in_one_line(model, damage, words):
+    damage(model)
+    with pytest.raises(ModelError) as error:
+        Detector.load(model, "cpu")
+    assert words in str(error.value)
+    assert str(model) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_half_a_model_file_is_refused(model):
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ModelError, match="not a whole"):
+        Detector.load(model, "cpu")
+
+
+def test_unfinished_training_says_resume(model):
+    (model / "config.json").rename(model / "run.json")
+    with pytest.raises(ModelError, match="--resume"):
+        Detector.load(model, "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_detects_as_the_cpu(small_model, photo):
+    """Scores within 1e-3 and boxes within 0.1 pixel, but for pairs that NMS decides by a hair."""
+    cpu, gpu = (Detector.load(small_model, d).detect(photo) for d in ("cpu", "cuda"))
+    assert abs(len(cpu.scores) - len(gpu.scores)) <= 2
+    n = min(20, len(cpu.scores))
+    np.testing.assert_allclose(cpu.scores[:n], gpu.scores[:n], atol=1e-3)
+    np.testing.assert_allclose(cpu.boxes[:n], gpu.boxes[:n], atol=0.1)
