@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,27 @@ from click.core import ParameterSource
 from bbox_regression import RegressionError
 from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
 from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
-from proposals import METHODS, ProposalError, ProposalSettings
+from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
 from spp_detect.backbones import BACKBONES, WeightsError, build_backbone, load_weights
 from spp_detect.config import PRESETS, ConfigError, make_config
 from spp_detect.demo import run_demo
 from spp_detect.detector import Detector, ModelError
 from spp_detect.download import DownloadError, download_voc
-from spp_detect.evaluation import detect_dataset, measure, model_cache, propose_folder
+from spp_detect.evaluation import detect_dataset, measure, propose_folder
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
+from spp_detect.preparation import WindowSource, read_windows, search_windows
 from spp_detect.report.folder import report_folder
 from spp_detect.report.record import describe_run
 from spp_detect.report.tables import show_recall, show_result
-from spp_detect.training import Resources, TrainingError, TrainingRun, check_new, find_options
+from spp_detect.training import (
+    Resources,
+    TrainingError,
+    TrainingRun,
+    check_new,
+    find_options,
+    proposal_folder,
+)
 from svm import SvmError
 
 USER_ERRORS = (
@@ -51,6 +61,9 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     help="Where maps are computed and windows pooled.",
+)
+boxes_option = click.option(
+    "--boxes", type=path_type, help="Windows from this .npz or .mat file, not from the method."
 )
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, help="Seed of all chance.")
 max_side_option = click.option(
@@ -98,6 +111,7 @@ def download(name: str, to: Path) -> None:
 @click.option("--scales", default="688", help="Short sides in pixels, joined by commas.")
 @click.option("--preset", type=click.Choice(PRESETS), default="release", help="Whose constants.")
 @click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
+@boxes_option
 @click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with its options.")
@@ -121,11 +135,12 @@ def train(
 
     DATA is a VOC folder, a COCO .json file or a YOLO folder.
     """
+    options["boxes"] = str(options["boxes"]) if options["boxes"] else None
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
     if resume:
         given = {name: options[name] for name in options if _is_given(context, name)}
         options = find_options(out, options, given)
-        if (out / "config.json").is_file():
+        if (out / "metrics.json").is_file():
             print(f"{out}: trained already")
             return
     else:
@@ -134,7 +149,6 @@ def train(
     dataset = _open_checked(data, options["split"], classes, max_side)
     run = _prepare_run(out, dataset, options, resources)
     run.train()
-    write_json(out / "metrics.json", {"stages": run.read_history(), "record": describe_run()})
     print(f"{out}: trained on {len(dataset)} photographs")
 
 
@@ -143,6 +157,7 @@ def train(
 @labelled_data
 @click.option("--split", default="test", help="Split of DATA.")
 @click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
+@boxes_option
 @click.option("--regression/--no-regression", default=True, help="Move boxes by the regression.")
 @device_option
 @max_side_option
@@ -151,6 +166,7 @@ def evaluate(
     data: Path,
     split: str,
     out: Path | None,
+    boxes: Path | None,
     regression: bool,
     device: str,
     max_side: int,
@@ -158,15 +174,17 @@ def evaluate(
     """Detect on a labelled split and measure average precision."""
     detector = Detector.load(run, device)
     dataset = _open_checked(data, split, detector.classes, max_side)
-    found = detect_dataset(
-        detector, dataset, cache=model_cache(run), regress=regression, max_side=max_side
-    )
+    start = time.perf_counter()
+    source = _find_source(run, detector, boxes)
+    found = detect_dataset(detector, dataset, source=source, regress=regression, max_side=max_side)
+    seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
     show_result(result, f"{run} on {split}")
     if out is not None:
         names = [photograph.name for photograph in dataset]
         write_comp(out, found, names, dataset.classes, split=split)
         numbers |= {
+            "seconds": seconds,
             "regression": regression,
             "backbone": detector.config.backbone,
             "weights": detector.config.weights,
@@ -291,7 +309,17 @@ def _prepare_run(
         proposals=options["proposals"],
         seed=options["seed"],
     )
-    return TrainingRun(out, dataset, config, backbone, resources, options)
+    boxes = load_boxes(Path(options["boxes"])) if options["boxes"] else None
+    return TrainingRun(out, dataset, config, backbone, resources, boxes, options)
+
+
+def _find_source(run: Path, detector: Detector, boxes: Path | None) -> WindowSource:
+    """Windows for evaluation: a file's, else the method's, kept beside the run where it can be."""
+    if boxes is not None:
+        return read_windows(load_boxes(boxes), detector.config.max_windows)
+    writable = os.access(run, os.W_OK)
+    cache = ProposalCache(proposal_folder(run)) if writable else None
+    return search_windows(detector.proposal_settings, cache)
 
 
 def _open_checked(

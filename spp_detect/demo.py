@@ -14,7 +14,7 @@ from eval import plot_curves, write_comp
 from spp_detect.backbones import build_backbone
 from spp_detect.config import Config, make_config
 from spp_detect.detector import Detector
-from spp_detect.evaluation import detect_dataset, measure, model_cache
+from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.files import write_json, write_text
 from spp_detect.pretraining import pretrain_trunk
 from spp_detect.report.folder import report_folder
@@ -84,7 +84,7 @@ def demo_config(seed: int) -> Config:
 
 
 def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:
-    found = detect_dataset(detector, test, cache=model_cache(out / "run"))
+    found = detect_dataset(detector, test)
     result, numbers = measure(found, test)
     show_result(result, "held-out photographs of the synthetic set")
     write_comp(out / "evaluation", found, [p.name for p in test], test.classes)

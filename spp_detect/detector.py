@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,14 @@ from safetensors.torch import load_file
 from torchvision.ops import nms
 
 from bbox_regression import decode
-from data import DEFAULT_MAX_SIDE, DataError, find_photographs, read_photo
+from data import DEFAULT_MAX_SIDE, DataError, find_photographs
 from eval import Detections
-from proposals import ProposalCache, ProposalSettings, propose
+from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone
 from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
 from spp_detect.features import FeatureExtractor, choose_device
 from spp_detect.files import write_json, write_tensors
+from spp_detect.preparation import prepare_photos, search_windows
 
 MODEL_FORMAT = "spp-detect model"
 MODEL_VERSION = 1
@@ -183,7 +182,8 @@ class Detector:
         ------
         Each path with its Detections, or with the DataError of one that cannot be read.
         """
-        for path, prepared in prepare_photos(paths, self.proposal_settings, max_side=max_side):
+        source = search_windows(self.proposal_settings)
+        for path, prepared in prepare_photos(paths, source, max_side):
             if isinstance(prepared, DataError):
                 yield path, prepared
             else:
@@ -220,45 +220,6 @@ def make_proposal_settings(config: Config) -> ProposalSettings:
     return ProposalSettings(
         method=config.proposals, max_windows=config.max_windows, seed=config.seed
     )
-
-
-Prepared = tuple[NDArray[np.uint8], NDArray[np.float32]]
-
-
-def prepare_photos(
-    paths: Sequence[Path],
-    settings: ProposalSettings,
-    cache: ProposalCache | None = None,
-    max_side: int = DEFAULT_MAX_SIDE,
-) -> Iterator[tuple[Path, Prepared | DataError]]:
-    """Read photographs and propose their windows in threads, a few ahead of who consumes them.
-
-    Yields
-    ------
-    Each path in order with its photograph and windows, or the DataError of an unreadable one.
-    """
-
-    def prepare(path: Path) -> Prepared | DataError:
-        try:
-            photo = read_photo(path, max_side)
-        except DataError as error:
-            return error
-        if cache is not None:
-            return photo, cache.propose(path, photo, settings)
-        return photo, propose(photo, settings)
-
-    workers = os.cpu_count() or 1
-    ahead = 2 * workers
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(prepare, path) for path in paths[:ahead]]
-        try:
-            for i, path in enumerate(paths):
-                yield path, futures.pop(0).result()
-                if i + ahead < len(paths):
-                    futures.append(pool.submit(prepare, paths[i + ahead]))
-        finally:
-            for future in futures:
-                future.cancel()
 
 
 def _join(found: list[tuple[torch.Tensor, torch.Tensor]]) -> Detections:

@@ -18,8 +18,9 @@ from data import (
     open_dataset,
 )
 from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc
-from proposals import ProposalCache, ProposalSettings, Recall, measure_recall, save_boxes
-from spp_detect.detector import Detector, prepare_photos
+from proposals import ProposalSettings, Recall, measure_recall, save_boxes
+from spp_detect.detector import Detector
+from spp_detect.preparation import WindowSource, prepare_photos, search_windows
 from spp_detect.report.progress import track
 
 
@@ -27,11 +28,19 @@ def detect_dataset(
     detector: Detector,
     dataset: LabelledSet,
     *,
-    cache: ProposalCache | None = None,
+    source: WindowSource | None = None,
     regress: bool = True,
     max_side: int = DEFAULT_MAX_SIDE,
 ) -> list[Detections]:
     """Detect in every photograph of a labelled set, in its order.
+
+    Parameters
+    ----------
+    detector : a loaded detector.
+    dataset : photographs whose classes are the detector's.
+    source : where windows come from; proposed anew by the detector's method if None.
+    regress : whether boxes are moved by the box regression.
+    max_side : largest side of a photograph in pixels.
 
     Raises
     ------
@@ -39,7 +48,8 @@ def detect_dataset(
         for a photograph that cannot be read.
     """
     paths = [photograph.path for photograph in dataset]
-    prepared = prepare_photos(paths, detector.proposal_settings, cache, max_side=max_side)
+    source = source or search_windows(detector.proposal_settings)
+    prepared = prepare_photos(paths, source, max_side)
     found = []
     for _, one in track(prepared, "detection", len(paths)):
         if isinstance(one, Exception):
@@ -77,11 +87,6 @@ def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResu
     return result, numbers
 
 
-def model_cache(run: Path) -> ProposalCache:
-    """The windows that a run has proposed already."""
-    return ProposalCache(run / "work" / "proposals")
-
-
 def propose_folder(
     folder: Path, split: str, settings: ProposalSettings, out: Path, max_side: int
 ) -> tuple[Recall | None, int]:
@@ -93,7 +98,7 @@ def propose_folder(
     """
     dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
     paths = [p.path for p in dataset] if dataset else find_photographs(folder)
-    prepared = prepare_photos(paths, settings, max_side=max_side)
+    prepared = prepare_photos(paths, search_windows(settings), max_side)
     windows: dict[Path, NDArray[np.float32]] = {}
     for path, one in track(prepared, "proposals", len(paths)):
         if isinstance(one, DataError):

@@ -42,6 +42,7 @@ class MapStore:
         self.extractor = extractor
         self.budget = budget
         self.max_side = max_side
+        self.full = False
         self.used = sum(path.stat().st_size for path in folder.glob("[!.]*.npy"))
 
     def get(self, index: int) -> PhotoMaps:
@@ -56,7 +57,8 @@ class MapStore:
         computed = self.extractor.compute_maps(read_photo(photograph.path, self.max_side))
         halves = tuple(m.clamp(-HALF_MAX, HALF_MAX).half().cpu() for m in computed.maps)
         needed = sum(2 * half.numel() for half in halves)
-        if self.used + needed <= self.budget:
+        self.full = self.used + needed > self.budget
+        if not self.full:
             for path, half in zip(paths, halves, strict=True):
                 write_array(path, half.numpy())
             self.used += needed

@@ -21,14 +21,16 @@ from torchvision.ops import box_iou, nms
 
 from bbox_regression import BoxRegressor
 from data import DEFAULT_MAX_SIDE, LabelledSet, Photograph
-from proposals import ProposalCache
+from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config, to_mapping
-from spp_detect.detector import Detector, Heads, make_proposal_settings, prepare_photos
+from spp_detect.detector import Detector, Heads, make_proposal_settings
 from spp_detect.features import FeatureExtractor
 from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
 from spp_detect.maps import MapStore
+from spp_detect.preparation import prepare_photos, read_windows, search_windows
 from spp_detect.report.progress import track
+from spp_detect.report.record import describe_run
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
@@ -65,6 +67,7 @@ class TrainingRun:
     config : the constants.
     backbone : the trunk with its weights.
     resources : device, disk, largest photograph.
+    boxes : windows from a file instead of the configured method's.
     options : what the run was asked for, kept for whoever goes on with it.
     """
 
@@ -75,6 +78,7 @@ class TrainingRun:
         config: Config,
         backbone: Backbone,
         resources: Resources,
+        boxes: BoxesFile | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         check_positives(dataset)
@@ -83,6 +87,7 @@ class TrainingRun:
         self.dataset = dataset
         self.config = config
         self.resources = resources
+        self.boxes = boxes
         self.options = options or {}
         self.extractor = FeatureExtractor(backbone, config, resources.device)
         self.windows: list[NDArray[np.float32]] = []
@@ -97,8 +102,7 @@ class TrainingRun:
         with self._stage("proposals"):
             self.windows = self.propose_windows()
         with self._stage("maps"):
-            for i in track(range(len(self.dataset)), "maps"):
-                self.maps.get(i)
+            self.compute_maps()
         with self._stage("feature scale"):
             scale = self.measure_feature_scale()
         with self._stage("svms"):
@@ -109,21 +113,31 @@ class TrainingRun:
             self.config, self.dataset.classes, self.extractor, Heads(*svms, *regression)
         )
         detector.save(self.folder)
+        write_json(self.folder / "metrics.json", self._measure())
         shutil.rmtree(self.work / "maps", ignore_errors=True)
         return detector
 
     def propose_windows(self) -> list[NDArray[np.float32]]:
         """Propose windows in every photograph; they are cached by photograph and settings."""
-        settings = make_proposal_settings(self.config)
-        cache = ProposalCache(self.work / "proposals")
+        if self.boxes is None:
+            cache = ProposalCache(proposal_folder(self.folder))
+            source = search_windows(make_proposal_settings(self.config), cache)
+        else:
+            source = read_windows(self.boxes, self.config.max_windows)
         paths = [photograph.path for photograph in self.dataset]
-        prepared = prepare_photos(paths, settings, cache, max_side=self.resources.max_side)
+        prepared = prepare_photos(paths, source, self.resources.max_side)
         windows = []
         for _, one in track(prepared, "proposals", len(paths)):
             if isinstance(one, Exception):
                 raise one
             windows.append(one[1])
         return windows
+
+    def compute_maps(self) -> None:
+        """Compute every photograph's maps, until the budget is full."""
+        for i in track(range(len(self.dataset)), "maps"):
+            if not self.maps.full:
+                self.maps.get(i)
 
     def measure_feature_scale(self) -> float:
         """Measure 20 / mean L2 norm over random windows of random photographs."""
@@ -275,13 +289,28 @@ class TrainingRun:
             rows.append(pooled.features[pooled.inverse].half().cpu().numpy())
         return np.concatenate(rows)
 
-    def read_history(self) -> list[dict[str, Any]]:
-        """The stages done so far, each with its seconds."""
+    def _measure(self) -> dict[str, Any]:
+        """What the run took: seconds per stage, disk with all maps, the model's hash."""
         text = (self.folder / "history.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        stages = [json.loads(line) for line in text.splitlines()]
+        files = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
+        model = (self.folder / "model.safetensors").read_bytes()
+        return {
+            "photographs": len(self.dataset),
+            "seconds": round(sum(stage["seconds"] for stage in stages), 1),
+            "stages": stages,
+            "disk_gb": round(sum(files) / 1e9, 3),
+            "model_sha256": hashlib.sha256(model).hexdigest(),
+            "record": describe_run(),
+        }
 
     def _stage(self, name: str) -> _Stage:
         return _Stage(self.folder / "history.jsonl", name)
+
+
+def proposal_folder(run: Path) -> Path:
+    """Where a run keeps the windows that it proposed, for its evaluation, too."""
+    return run / "work" / "proposals"
 
 
 def find_options(folder: Path, options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -126,12 +126,16 @@ def test_proposals_of_a_folder_and_of_a_labelled_set(spp, small_voc, photos, tmp
     assert len(load_boxes(tmp_path / "b.npz").names) == 6
 
 
-def first_photograph(voc):
-    return sorted((voc / "JPEGImages").iterdir())[0]
-
-
-def first_annotation(voc):
-    return sorted((voc / "Annotations").iterdir())[0]
+def test_windows_from_a_file_train_the_same_model(spp, small_voc, tmp_path):
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+    boxes = tmp_path / "boxes.npz"
+    assert spp("proposals", small_voc, "--out", boxes, "--split", "trainval")[0] == 0
+    assert spp("train", small_voc, "--out", tmp_path / "a", *options)[0] == 0
+    assert spp("train", small_voc, "--out", tmp_path / "b", *options, "--boxes", boxes)[0] == 0
+    models = [(tmp_path / run / "model.safetensors").read_bytes() for run in "ab"]
+    assert models[0] == models[1]
+    line = error_line(spp("evaluate", tmp_path / "a", small_voc, "--boxes", boxes))
+    assert "no boxes for photograph" in line
 
 
 def spoil_photograph(voc, content):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data import read_photo
 from proposals import propose
 from spp_detect import Detector, ModelError
-from spp_detect.detector import prepare_photos
+from spp_detect.preparation import prepare_photos, search_windows
 
 
 @pytest.fixture()
@@ -114,7 +114,8 @@ def test_save_and_load_detect_the_same(small_detector, photo, tmp_path):
 
 def test_prepared_photographs_keep_their_order(small_set, small_detector):
     paths = [photograph.path for photograph in small_set]
-    prepared = list(prepare_photos(paths, small_detector.proposal_settings))
+    source = search_windows(small_detector.proposal_settings)
+    prepared = list(prepare_photos(paths, source))
     assert [path for path, _ in prepared] == paths
     for path, (photo, windows) in prepared[:3]:
         np.testing.assert_array_equal(photo, read_photo(path))

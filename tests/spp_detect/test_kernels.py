@@ -89,7 +89,9 @@ def test_every_window_of_a_small_map():
         ],
         dtype=torch.int32,
     )
-    assert torch.equal(both(feature_map, cells, (5, 2, 1)), pool_crops(feature_map, cells, (5, 2, 1)))
+    assert torch.equal(
+        both(feature_map, cells, (5, 2, 1)), pool_crops(feature_map, cells, (5, 2, 1))
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -217,7 +219,9 @@ def test_gradient_equals_that_of_the_crops(levels):
 def test_gradient_by_differences():
     generator = torch.Generator().manual_seed(6)
     values = torch.randperm(5 * 4 * 2, generator=generator).double().reshape(5, 4, 2)
-    cells = torch.tensor([(0, 0, 3, 4), (1, 1, 2, 3), (2, 2, 2, 2), (0, 1, 3, 1)], dtype=torch.int32)
+    cells = torch.tensor(
+        [(0, 0, 3, 4), (1, 1, 2, 3), (2, 2, 2, 2), (0, 1, 3, 1)], dtype=torch.int32
+    )
     assert torch.autograd.gradcheck(
         lambda m: pool_with_torch(m, cells, (3, 2, 1)), values.requires_grad_()
     )

@@ -29,9 +29,7 @@ def pool_slowly(plane, n):
 def test_whole_maps_against_loops(size, levels):
     maps = np.random.default_rng(0).normal(-1, 1, (2, 3, *size)).astype(np.float32)
     pooled = SpatialPyramidPool(levels)(torch.from_numpy(maps))
-    wanted = [
-        [v for n in levels for plane in one for v in pool_slowly(plane, n)] for one in maps
-    ]
+    wanted = [[v for n in levels for plane in one for v in pool_slowly(plane, n)] for one in maps]
     assert pooled.shape == (2, 3 * sum(n * n for n in levels))
     np.testing.assert_array_equal(pooled.numpy(), np.array(wanted))
 

@@ -1,0 +1,79 @@
+"""Photographs read and their windows proposed in threads, ahead of who consumes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data import DEFAULT_MAX_SIDE, DataError, read_photo
+from proposals import BoxesFile, ProposalCache, ProposalSettings, propose
+
+Photo = NDArray[np.uint8]
+Windows = NDArray[np.float32]
+WindowSource = Callable[[Path, Photo], Windows]
+
+
+def search_windows(settings: ProposalSettings, cache: ProposalCache | None = None) -> WindowSource:
+    """Make a source that proposes windows by a method, or finds them in a cache."""
+
+    def source(path: Path, photo: Photo) -> Windows:
+        return propose(photo, settings) if cache is None else cache.propose(path, photo, settings)
+
+    return source
+
+
+def read_windows(boxes: BoxesFile, max_windows: int) -> WindowSource:
+    """Make a source that takes the first windows of a boxes file, by the photograph's name.
+
+    Boxes are clipped to the photograph; ProposalError where the file has none for it.
+    """
+
+    def source(path: Path, photo: Photo) -> Windows:
+        height, width = photo.shape[:2]
+        clipped = boxes.find(path.stem).clip(0, np.array([width, height] * 2, np.float32))
+        whole = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        return clipped[whole][:max_windows]
+
+    return source
+
+
+def prepare_photos(
+    paths: Sequence[Path], source: WindowSource, max_side: int = DEFAULT_MAX_SIDE
+) -> Iterator[tuple[Path, tuple[Photo, Windows] | DataError]]:
+    """Read photographs and find their windows in threads, a few ahead.
+
+    Parameters
+    ----------
+    paths : the photographs' files.
+    source : gives the windows of a photograph, float32 (N, 4).
+    max_side : largest side of a photograph in pixels.
+
+    Yields
+    ------
+    Each path in order, with its photograph and windows or the DataError of an unreadable one.
+    """
+
+    def prepare(path: Path) -> tuple[Photo, Windows] | DataError:
+        try:
+            photo = read_photo(path, max_side)
+        except DataError as error:
+            return error
+        return photo, source(path, photo)
+
+    workers = os.cpu_count() or 1
+    ahead = 2 * workers
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(prepare, path) for path in paths[:ahead]]
+        try:
+            for i, path in enumerate(paths):
+                yield path, futures.pop(0).result()
+                if i + ahead < len(paths):
+                    futures.append(pool.submit(prepare, paths[i + ahead]))
+        finally:
+            for future in futures:
+                future.cancel()
