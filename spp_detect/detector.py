@@ -92,7 +92,10 @@ class Detector:
         folder = Path(folder)
         config, classes = _read_description(folder)
         tensors = _read_tensors(folder / "model.safetensors")
-        backbone = build_backbone(config.backbone)
+        try:
+            backbone = build_backbone(config.backbone)
+        except ConfigError as error:
+            raise ModelError(f"{folder / 'config.json'}: {error}") from error
         extractor = FeatureExtractor(backbone, config, choose_device(device))
         expected = {f"trunk.{k}": v.shape for k, v in backbone.layers.state_dict().items()}
         expected |= _head_shapes(len(classes), extractor.length)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from spp_detect.backbones import Backbone
-from spp_detect.config import Config
+from spp_detect.config import Config, ConfigError
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import choose_scales, project_windows, unique_rows
 
@@ -22,12 +22,12 @@ class PhotoMaps:
     Attributes
     ----------
     size : (width, height) of the original photograph in pixels.
-    sides : short side in pixels of the resized photograph behind each map.
+    sides : short side in pixels of the resized photograph behind each map, before rounding.
     maps : float (H, W, C) each, channels last.
     """
 
     size: tuple[int, int]
-    sides: tuple[int, ...]
+    sides: tuple[float, ...]
     maps: tuple[torch.Tensor, ...]
 
 
@@ -82,10 +82,10 @@ class FeatureExtractor:
             maps.append(self.backbone(pixels)[0].permute(1, 2, 0).contiguous())
         return PhotoMaps((width, height), self.sides((width, height)), tuple(maps))
 
-    def sides(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """Short sides to which a photograph of (width, height) is resized."""
-        limit = self.config.long_side_limit
-        return tuple(min(resized_size(size, scale, limit)) for scale in self.config.scales)
+    def sides(self, size: tuple[int, int]) -> tuple[float, ...]:
+        """Short sides to which a photograph of (width, height) is resized, before rounding."""
+        most = self.config.long_side_limit * min(size) / max(size)
+        return tuple(min(float(scale), most) for scale in self.config.scales)
 
     @torch.inference_mode()
     def pool(self, maps: PhotoMaps, windows: NDArray[np.float32]) -> WindowFeatures:
@@ -113,8 +113,10 @@ class FeatureExtractor:
         located = np.zeros((len(windows), 5), np.int32)
         for s, (side, one_map) in enumerate(zip(maps.sides, maps.maps, strict=True)):
             chosen = scale == s
-            # Between pixel centres, as the release rescales; a photograph one pixel wide has none.
-            factor = (side - 1) / (short_side - 1) if short_side > 1 else float(side)
+            factor = side / short_side
+            if side in self.config.scales and short_side > 1:
+                # Between pixel centres, as the release rescales.
+                factor = (side - 1) / (short_side - 1)
             size = (one_map.shape[0], one_map.shape[1])
             located[chosen, 0] = s
             located[chosen, 1:] = project_windows(
@@ -130,11 +132,11 @@ def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tup
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn auto, cpu or cuda into a device; ValueError where there is no such device."""
+    """Turn auto, cpu or cuda into a device; ConfigError where there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r}: expected auto, cpu or cuda")
+        raise ConfigError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch sees no GPU on this machine; give cpu or auto")
+        raise ConfigError("device cuda: torch sees no GPU on this machine; give cpu or auto")
     return torch.device(name)

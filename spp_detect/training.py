@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torchvision.ops import box_iou, nms
 
 from bbox_regression import BoxRegressor
-from data import DEFAULT_MAX_SIDE, LabelledSet, Photograph
+from data import DEFAULT_MAX_SIDE, LabelledSet
 from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config, to_mapping
 from spp_detect.detector import Detector, Heads, make_proposal_settings
+from spp_detect.examples import find_negatives, select_regression_pairs
 from spp_detect.features import FeatureExtractor
 from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
 from spp_detect.maps import MapStore
@@ -172,6 +172,7 @@ class TrainingRun:
         )
         miner = HardNegativeMiner(
             self._pool_positives(),
+            self._fetch,
             svm,
             scale,
             config.hard_score,
@@ -264,7 +265,7 @@ class TrainingRun:
             self.config.negative_overlap,
         )
         keys = (np.int64(i) << WINDOW_BITS) + pooled.first
-        miner.mine(pooled.features.half().cpu().numpy(), negative, keys)
+        miner.mine(pooled.features.cpu().numpy(), negative, keys)
 
     def _labelled_windows(self, i: int) -> NDArray[np.float32]:
         """The boxes of a photograph, then its proposals: boxes are negatives of other classes."""
@@ -276,7 +277,7 @@ class TrainingRun:
             return 0
         tensors = {name: tensor.numpy() for name, tensor in load_file(checkpoint).items()}
         step = int(tensors.pop("step")[0])
-        miner.restore(MinerState(**tensors), self._fetch)
+        miner.restore(MinerState(**tensors))
         return step
 
     def _fetch(self, keys: NDArray[np.int64]) -> NDArray[np.float16]:
@@ -394,64 +395,6 @@ def fingerprint_weights(backbone: Backbone) -> str:
     for name, tensor in backbone.layers.state_dict().items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def find_negatives(
-    photograph: Photograph,
-    windows: NDArray[np.float32],
-    classes: int,
-    iou: float,
-    overlap: float | None,
-) -> NDArray[np.bool_]:
-    """Say of which classes a window is a negative: bool (N, C).
-
-    It is one of class c where it overlaps every box of c, difficult ones too, by less than `iou`.
-    With `overlap`, a negative that overlaps a better proposed one by more is left out, as in the
-    paper.
-    """
-    labels = photograph.labels
-    negative = np.ones((len(windows), classes), bool)
-    if len(labels.boxes):
-        table = box_iou(torch.from_numpy(windows), torch.from_numpy(labels.boxes)).numpy()
-        for c in np.unique(labels.classes):
-            negative[:, c] = table[:, labels.classes == c].max(axis=1) < iou
-    if overlap is not None:
-        kinds, kind = np.unique(negative, axis=1, return_inverse=True)
-        thinned = [_thin(windows, kinds[:, k], overlap) for k in range(kinds.shape[1])]
-        negative = np.stack(thinned, axis=1)[:, kind.reshape(-1)]
-    return negative
-
-
-def _thin(
-    windows: NDArray[np.float32], chosen: NDArray[np.bool_], overlap: float
-) -> NDArray[np.bool_]:
-    rows = np.flatnonzero(chosen)
-    order = torch.arange(len(rows), 0, -1).float()
-    kept = nms(torch.from_numpy(windows[rows]), order, overlap).numpy()
-    thinned = np.zeros(len(windows), bool)
-    thinned[rows[kept]] = True
-    return thinned
-
-
-def select_regression_pairs(
-    photograph: Photograph, proposed: NDArray[np.float32], c: int, iou: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pair windows with the boxes they should become.
-
-    A window belongs to the class of the box that it overlaps best, if by at least `iou`; the boxes
-    themselves count as windows, difficult ones do not count at all.
-
-    Returns
-    -------
-    windows and boxes of class c, both float32 (n, 4).
-    """
-    boxes, labels = photograph.labels.easy.boxes, photograph.labels.easy.classes
-    if not (labels == c).any():
-        return np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)
-    windows = np.concatenate([boxes, proposed])
-    best, which = box_iou(torch.from_numpy(windows), torch.from_numpy(boxes)).max(dim=1)
-    chosen = (best.numpy() >= iou) & (labels[which.numpy()] == c)
-    return windows[chosen], boxes[which.numpy()[chosen]]
 
 
 def _save_mining(path: Path, miner: HardNegativeMiner, step: int) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from svm.linear import LinearSvm, SvmError
 
 Features = NDArray[np.floating]
+Keys = NDArray[np.int64]
 
 
 class MinerState(NamedTuple):
@@ -22,14 +23,14 @@ class MinerState(NamedTuple):
     trained : bool (C,), whether a class has an SVM yet.
     added : int64 (C,), new negatives since a class was last trained.
     keys : int64 (M,), the negatives held, class after class.
-    counts : int64 (C,), how many of `keys` each class has.
+    counts : int64 (C,), how many of `keys` each class holds.
     """
 
     coef: NDArray[np.float32]
     intercept: NDArray[np.float32]
     trained: NDArray[np.bool_]
     added: NDArray[np.int64]
-    keys: NDArray[np.int64]
+    keys: Keys
     counts: NDArray[np.int64]
 
 
@@ -38,12 +39,14 @@ class HardNegativeMiner:
 
     A class takes all negatives of the first photograph that has any. Of later photographs it keeps
     those that score above `hard_score`; after `retrain_after` new ones its SVM is trained again,
-    and negatives that then score below `evict_score` are dropped. A negative that several classes
-    hold is stored once, as it was given: hand it over in half precision to halve the memory.
+    and negatives that then score below `evict_score` are dropped. Only keys of negatives are held:
+    their features are fetched when a class is trained, so that memory is bounded by the examples
+    of one class.
 
     Parameters
     ----------
     positives : per class, float (P, D), P of at least 1.
+    fetch : gives the features (M, D) of M increasing keys, as they were mined.
     svm : parameters of every class's SVM.
     feature_scale : factor on all features; `coef` holds weights for features without it.
     hard_score, evict_score, retrain_after : see above.
@@ -57,6 +60,7 @@ class HardNegativeMiner:
     def __init__(
         self,
         positives: Sequence[Features],
+        fetch: Callable[[Keys], Features],
         svm: LinearSvm,
         feature_scale: float = 1.0,
         hard_score: float = -1.0,
@@ -69,6 +73,7 @@ class HardNegativeMiner:
                     f"class {c}: positives of shape {np.shape(examples)}, expected (P, D)"
                 )
         self.positives = list(positives)
+        self.fetch = fetch
         self.svm = svm
         self.feature_scale = feature_scale
         self.hard_score = hard_score
@@ -79,18 +84,15 @@ class HardNegativeMiner:
         self.intercept = np.zeros(classes, np.float32)
         self._trained = np.zeros(classes, bool)
         self._added = np.zeros(classes, np.int64)
-        self._held: list[dict[int, None]] = [{} for _ in positives]  # keys, in order of arrival
-        self._rows: dict[int, Features] = {}
+        self._held: list[Keys] = [np.zeros(0, np.int64) for _ in positives]  # increasing
 
-    def mine(
-        self, features: Features, negative: NDArray[np.bool_], keys: NDArray[np.int64]
-    ) -> list[int]:
+    def mine(self, features: Features, negative: NDArray[np.bool_], keys: Keys) -> list[int]:
         """Take the hard negatives of one photograph.
 
         Parameters
         ----------
-        features : (U, D) of its windows, the same ones whenever a key comes again.
-        negative : (U, C), which window is a negative of which class.
+        features : (U, D) of its windows.
+        negative : bool (U, C), which window is a negative of which class.
         keys : int64 (U,), a number for each window, different in all photographs.
 
         Returns
@@ -99,18 +101,14 @@ class HardNegativeMiner:
         """
         scores = np.asarray(features, np.float32) @ self.coef.T + self.intercept
         hard = negative & ((scores > self.hard_score) | ~self._trained)
-        for row in np.flatnonzero(hard.any(axis=1)):
-            self._rows.setdefault(int(keys[row]), features[row].copy())
         retrained = []
-        for c in range(len(self.positives)):
-            new = [k for k in keys[hard[:, c]].tolist() if k not in self._held[c]]
-            self._held[c].update(dict.fromkeys(new))
-            self._added[c] += len(new)
-            if new and (not self._trained[c] or self._added[c] > self.retrain_after):
+        for c in np.flatnonzero(hard.any(axis=0)).tolist():
+            held = np.union1d(self._held[c], keys[hard[:, c]])
+            self._added[c] += len(held) - len(self._held[c])
+            self._held[c] = held
+            if not self._trained[c] or self._added[c] > self.retrain_after:
                 self._train(c)
                 retrained.append(c)
-        if retrained:
-            self._drop_unheld()
         return retrained
 
     def finish(self) -> None:
@@ -122,11 +120,10 @@ class HardNegativeMiner:
             for a class that never met a negative.
         """
         for c in range(len(self.positives)):
-            if not self._held[c] and not self._trained[c]:
+            if not self._trained[c]:
                 raise SvmError(f"class {c}: no negative window in any photograph")
             if self._added[c]:
                 self._train(c)
-        self._drop_unheld()
 
     @property
     def held(self) -> list[int]:
@@ -134,41 +131,29 @@ class HardNegativeMiner:
         return [len(keys) for keys in self._held]
 
     def state(self) -> MinerState:
-        """What `restore` needs, without the features."""
-        keys = [k for held in self._held for k in held]
+        """What `restore` needs."""
         return MinerState(
             self.coef.copy(),
             self.intercept.copy(),
             self._trained.copy(),
             self._added.copy(),
-            np.array(keys, np.int64),
+            np.concatenate(self._held),
             np.array(self.held, np.int64),
         )
 
-    def restore(
-        self, state: MinerState, fetch: Callable[[NDArray[np.int64]], Features]
-    ) -> HardNegativeMiner:
-        """Go on from a state.
-
-        Parameters
-        ----------
-        state : from `state()`.
-        fetch : gives the features (M, D) of M increasing keys, as they were mined.
-        """
+    def restore(self, state: MinerState) -> HardNegativeMiner:
+        """Go on from a state."""
         self.coef, self.intercept = state.coef.copy(), state.intercept.copy()
         self._trained, self._added = state.trained.copy(), state.added.copy()
-        parts = np.split(state.keys, np.cumsum(state.counts)[:-1])
-        self._held = [dict.fromkeys(part.tolist()) for part in parts]
-        keys = np.unique(state.keys)
-        self._rows = dict(zip(keys.tolist(), fetch(keys), strict=True)) if len(keys) else {}
+        self._held = np.split(state.keys, np.cumsum(state.counts)[:-1])
         return self
 
     def _train(self, c: int) -> None:
-        positives, held = self.positives[c], list(self._held[c])
+        positives, held = self.positives[c], self._held[c]
+        # Straight into the float64 that liblinear wants: these are the largest arrays of all.
         examples = np.empty((len(positives) + len(held), positives.shape[1]))
         examples[: len(positives)] = positives
-        for i, key in enumerate(held, len(positives)):
-            examples[i] = self._rows[key]
+        examples[len(positives) :] = self.fetch(held)
         examples *= self.feature_scale
         labels = np.where(np.arange(len(examples)) < len(positives), 1, -1)
         self.svm.fit(examples, labels)
@@ -177,9 +162,4 @@ class HardNegativeMiner:
         self._trained[c] = True
         self._added[c] = 0
         scores = self.svm.decision_function(examples[len(positives) :])
-        kept = [key for key, score in zip(held, scores, strict=True) if score >= self.evict_score]
-        self._held[c] = dict.fromkeys(kept)
-
-    def _drop_unheld(self) -> None:
-        wanted = set().union(*self._held)
-        self._rows = {k: row for k, row in self._rows.items() if k in wanted}
+        self._held[c] = held[scores >= self.evict_score]

@@ -10,6 +10,7 @@ from torch import nn
 
 from spp_detect.backbones.base import IMAGENET_RGB, Backbone
 from spp_detect.backbones.zf5 import build_zf5
+from spp_detect.config import ConfigError
 
 
 class _Net(nn.Module):
@@ -86,9 +87,9 @@ def build_backbone(name: str) -> Backbone:
 
     Raises
     ------
-    ValueError
+    ConfigError
         for an unknown name.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
+        raise ConfigError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
     return BACKBONES[name]().eval()

@@ -21,8 +21,17 @@ CPU = torch.device("cpu")
 STRIDE, CENTRE = 16, 6.0
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many small poolings: where other work is going on, torch's threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def build_tiny():
-    """A random trunk of stride 16 whose first cell is centred on (7-1)/2 - 1 + (5-1)/2·… = 6."""
+    """A random trunk of stride 16, its cell 0 centred on (7-1)/2 - 1 + 4·((5-1)/2 - 1) = 6."""
     torch.manual_seed(0)
     layers = nn.Sequential(
         nn.Conv2d(3, 5, 7, stride=4, padding=1),  # 2
@@ -82,7 +91,7 @@ def pool_slowly(maps, window, config):
     x1, y1, x2, y2 = (float(v) for v in window)
     left, right = cells_slowly(x1, x2, factor, width, config.projection)
     top, bottom = cells_slowly(y1, y2, factor, height, config.projection)
-    crop = maps.maps[k][top : bottom + 1, left : right + 1].permute(2, 0, 1).clone()
+    crop = maps.maps[k][top : bottom + 1, left : right + 1].permute(2, 0, 1).contiguous()
     pooled = [functional.adaptive_max_pool2d(crop, n).flatten() for n in config.levels]
     return (k, left, top, right, bottom), torch.cat(pooled)
 
@@ -93,7 +102,7 @@ def pool_slowly(maps, window, config):
 def test_pooled_windows_equal_the_loop(preset, scales, size):
     extractor = build_extractor(preset, scales)
     maps = extractor.compute_maps(random_photo(*size))
-    windows = random_windows(150, *size)
+    windows = random_windows(80, *size)
     pooled = extractor.pool(maps, windows)
     where, wanted = zip(*(pool_slowly(maps, w, extractor.config) for w in windows), strict=True)
     assert pooled.features.dtype == torch.float32
@@ -101,7 +110,7 @@ def test_pooled_windows_equal_the_loop(preset, scales, size):
     # Same scale and same cells: pooled once, and the first such window stands for the others.
     assert len(pooled.features) == len(set(where))
     assert pooled.first.tolist() == sorted(where.index(cells) for cells in set(where))
-    if scales != (160,):
+    if len(scales) == 3:
         assert len({cells[0] for cells in where}) > 1  # the scales are really used
 
 
@@ -226,11 +235,6 @@ def test_photographs_one_or_few_pixels_wide(size):
     pooled = extractor.pool(maps, windows)
     assert len(pooled.inverse) == 20
     assert torch.isfinite(pooled.features).all()
-    with torch.inference_mode():
-        whole = extractor.pyramid(maps.maps[0].permute(2, 0, 1)[None].clone())
-    everything = np.array([[0, 0, *size]], np.float32)
-    if maps.maps[0].shape[:2] == (1, 1):
-        assert torch.equal(extractor.pool(maps, everything).features, whole)
 
 
 @pytest.mark.parametrize("name", ["zf5", "zf5_paper", "alexnet", "squeezenet1_1", "resnet18"])
@@ -251,7 +255,9 @@ def column_map(size, sides, height, width):
     return PhotoMaps(size, sides, (torch.stack([columns, -columns], dim=2).contiguous(),))
 
 
-@pytest.mark.parametrize("size", [(4000, 1000), (6000, 100), (12_000, 100), (12_000, 40), (9000, 2)])
+@pytest.mark.parametrize(
+    "size", [(4000, 1000), (6000, 100), (12_000, 100), (12_000, 40), (9000, 2)]
+)
 def test_windows_of_panoramas_keep_their_place(size):
     """The factor of the short side alone is coarse where that side is a few pixels."""
     extractor = build_extractor(scales=(688,), levels=(1,))

@@ -79,11 +79,11 @@ def test_folders_are_made_old_files_replaced_and_nothing_else_is_left(tmp_path, 
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-class WriterFailed(Exception):
+class WriterError(Exception):
     """What a writer may raise."""
 
 
-@pytest.mark.parametrize("error", [WriterFailed, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("error", [WriterError, KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("old", [None, "the old"])
 def test_a_failing_writer_leaves_the_old_file(tmp_path, error, old):
     path = tmp_path / "a.txt"

@@ -16,11 +16,20 @@ from spp_detect.kernels import reference as reference_module
 LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (5, 2, 1), (7, 6, 3, 2, 1), (3, 6)]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many small poolings: where other work is going on, torch's threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def pool_crops(feature_map, cells, levels):
     """Crop each window and pool it with torch's adaptive pooling."""
     rows = []
     for left, top, right, bottom in cells.tolist():
-        crop = feature_map[top : bottom + 1, left : right + 1].permute(2, 0, 1)
+        crop = feature_map[top : bottom + 1, left : right + 1].permute(2, 0, 1).contiguous()
         rows.append(torch.cat([functional.adaptive_max_pool2d(crop, n).flatten() for n in levels]))
     return torch.stack(rows)
 

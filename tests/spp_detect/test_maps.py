@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from data import Labels, LabelledSet, Photograph
+from data import LabelledSet, Labels, Photograph
 from spp_detect.backbones import Backbone, InputFormat
 from spp_detect.config import make_config
 from spp_detect.features import FeatureExtractor
@@ -22,7 +22,9 @@ def build_extractor(gain=1.0):
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 4, 5, stride=16, padding=2)
     conv.weight.data *= gain
-    backbone = Backbone("tiny", nn.Sequential(conv), 4, InputFormat("rgb", (100.0,) * 3, (60.0,) * 3))
+    backbone = Backbone(
+        "tiny", nn.Sequential(conv), 4, InputFormat("rgb", (100.0,) * 3, (60.0,) * 3)
+    )
     return FeatureExtractor(backbone, make_config(scales=(40, 64)), torch.device("cpu"))
 
 
@@ -179,7 +181,13 @@ def test_leftovers_of_an_interrupted_run_are_ignored(folder, dataset):
 
 def test_values_past_half_precision_stay_finite(folder, dataset):
     store = open_store(folder, dataset, gain=1e6)
-    assert max(m.abs().max() for m in store.extractor.compute_maps(np.zeros((40, 60, 3), np.uint8)).maps) > 65504
+    assert (
+        max(
+            m.abs().max()
+            for m in store.extractor.compute_maps(np.zeros((40, 60, 3), np.uint8)).maps
+        )
+        > 65504
+    )
     for _ in range(2):
         maps = store.get(0)
         assert all(torch.isfinite(m).all() for m in maps.maps)
