@@ -109,7 +109,7 @@ def download(name: str, to: Path) -> None:
     "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
 )
 @click.option("--scales", default="688", help="Short sides in pixels, joined by commas.")
-@click.option("--preset", type=click.Choice(PRESETS), default="release", help="Whose constants.")
+@click.option("--preset", type=click.Choice(PRESETS), default="paper", help="Whose constants.")
 @click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
 @boxes_option
 @click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
-PRESETS = ("release", "paper")
+PRESETS = ("paper", "release")
 
 
 class ConfigError(ValueError):
@@ -46,7 +46,7 @@ class Config:
 
     # SVMs (section 4.1).
     svm_c: float = 1e-3
-    svm_tolerance: float = 0.1  # liblinear's own for this solver
+    svm_tolerance: float = 0.01  # liblinear's own for this solver is 0.1
     bias_multiplier: float = 10.0
     positive_weight: float = 2.0
     negative_iou: float = 0.3  # negatives of a class overlap each of its boxes by less
@@ -79,12 +79,27 @@ class Config:
             raise ConfigError(
                 f"scales {self.scales}: expected short sides of 16 to {self.long_side_limit} pixels"
             )
-        for name in ("max_windows", "max_detections", "retrain_after", "svm_c", "nms_iou"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected a value above 0")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"{name} {value}: expected a value from {least:g} to {most:g}")
 
 
-def make_config(preset: str = "release", **changes: Any) -> Config:
+_TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of any bounds
+_BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
+    **dict.fromkeys(("retrain_after", "max_detections"), (1, _HUGE)),
+    **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
+    **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),
+    **dict.fromkeys(("negative_iou", "negative_overlap"), (_TINY, 1)),
+    **dict.fromkeys(("regression_iou", "nms_iou"), (_TINY, 1)),
+    **dict.fromkeys(("hard_score", "evict_score", "score_threshold"), (-_HUGE, _HUGE)),
+    "regression_lambda": (_TINY, _HUGE),
+    "seed": (0, 2**32 - 1),
+}
+
+
+def make_config(preset: str = "paper", **changes: Any) -> Config:
     """Make the configuration of a preset, with changes.
 
     Raises
@@ -121,7 +136,7 @@ def config_from_mapping(values: dict[str, Any]) -> Config:
 def _check_types(config: Config) -> None:
     for name, wanted in typing.get_type_hints(Config).items():
         value = getattr(config, name)
-        if wanted is float and type(value) is int:
+        if type(value) is int and float in (wanted, *typing.get_args(wanted)):
             object.__setattr__(config, name, float(value))
         elif not _is_of(value, wanted):
             raise ConfigError(f"{name} {value!r}: expected {getattr(wanted, '__name__', wanted)}")

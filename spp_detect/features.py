@@ -14,6 +14,8 @@ from spp_detect.config import Config, ConfigError
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import choose_scales, project_windows, unique_rows
 
+MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
+
 
 @dataclass(frozen=True)
 class PhotoMaps:
@@ -76,7 +78,7 @@ class FeatureExtractor:
         for scale in self.config.scales:
             size = resized_size((width, height), scale, self.config.long_side_limit)
             # Bilinear without antialiasing, as the release resizes.
-            resized = cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR)
+            resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
             pixels = self.backbone.normalise(resized).to(self.device)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             maps.append(self.backbone(pixels)[0].permute(1, 2, 0).contiguous())
@@ -129,6 +131,16 @@ def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tup
     """(width, height) with the short side wanted, or less to keep the long side in bounds."""
     factor = min(short_side / min(size), long_limit / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Repeat the last pixels of a strip narrower than a trunk's kernels, so that it has a cell."""
+    height, width = photo.shape[:2]
+    below, right = max(0, MIN_SIDE - height), max(0, MIN_SIDE - width)
+    if not (below or right):
+        return photo
+    padded = cv2.copyMakeBorder(photo, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(padded, np.uint8)
 
 
 def choose_device(name: str) -> torch.device:

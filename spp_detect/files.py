@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 
@@ -20,14 +22,24 @@ from safetensors.torch import save_file
 def replace_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it takes its place, on failure it goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+    except OSError as error:
+        error.filename = str(path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
     except OSError as error:
+        if error.errno is None:  # NumPy's, of a message alone
+            raise OSError(errno.EIO, str(error) or "cannot be written", str(path)) from error
         if error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise

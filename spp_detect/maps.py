@@ -60,8 +60,9 @@ class MapStore:
         self.full = self.used + needed > self.budget
         if not self.full:
             for path, half in zip(paths, halves, strict=True):
+                old = path.stat().st_size if path.exists() else 0
                 write_array(path, half.numpy())
-            self.used += needed
+                self.used += path.stat().st_size - old
         return PhotoMaps(size, computed.sides, halves)
 
     @property
@@ -72,5 +73,5 @@ class MapStore:
 def _read_map(path: Path) -> np.ndarray | None:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # whatever np.load stumbles over: the map is computed anew
         return None

@@ -38,8 +38,8 @@ def project_windows(
 ) -> NDArray[np.int32]:
     """Project windows onto the cells of one map (paper, appendix A).
 
-    A corner is moved to the nearest cell whose receptive field is centred inside the window, give
-    or take `offset` pixels: half a stride in the paper, 6.5 of 16 pixels in the release. A window
+    A corner is moved to the outermost cell whose receptive field is centred inside the window:
+    strictly in the paper, up to 1.5 pixels outside (at stride 16) in the release. A window
     that inverts becomes its middle cell, and everything is clamped to the map, so that no window
     is ever empty.
 

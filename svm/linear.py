@@ -24,7 +24,7 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
     c : weight of the losses.
     positive_weight : factor of the positives' losses.
     bias_multiplier : value of the constant feature; the larger, the less the bias is regularised.
-    tolerance : liblinear's stopping tolerance; 0.1 is its own default for this solver.
+    tolerance : liblinear's stopping tolerance; its own for this solver, 0.1, stops early.
     seed : of the order in which liblinear visits examples.
 
     Attributes
@@ -38,7 +38,7 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
         c: float = 1e-3,
         positive_weight: float = 2.0,
         bias_multiplier: float = 10.0,
-        tolerance: float = 0.1,
+        tolerance: float = 0.01,
         seed: int = 0,
     ) -> None:
         self.c = c
@@ -79,6 +79,9 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
                 raise SvmError(
                     f"SVM of {len(labels)} examples: no convergence at tolerance {self.tolerance}"
                 ) from error
+            except ValueError as error:  # NaN, infinity, no features
+                reason = " ".join(str(error).split())
+                raise SvmError(f"features {np.shape(features)}: {reason}") from error
         self.coef_ = machine.coef_[0].astype(np.float32)
         self.intercept_ = float(machine.intercept_[0])
         self.classes_ = np.array([-1, 1])

@@ -67,11 +67,10 @@ class HardNegativeMiner:
         evict_score: float = -1.2,
         retrain_after: int = 2000,
     ) -> None:
-        for c, examples in enumerate(positives):
-            if np.ndim(examples) != 2 or len(examples) == 0:
-                raise SvmError(
-                    f"class {c}: positives of shape {np.shape(examples)}, expected (P, D)"
-                )
+        lengths = {np.shape(examples)[-1] for examples in positives if np.ndim(examples) == 2}
+        if len(lengths) != 1 or any(np.ndim(e) != 2 or len(e) == 0 for e in positives):
+            shapes = [np.shape(examples) for examples in positives]
+            raise SvmError(f"positives of shapes {shapes}: expected (P, D) for each class, P > 0")
         self.positives = list(positives)
         self.fetch = fetch
         self.svm = svm

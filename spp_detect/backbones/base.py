@@ -59,7 +59,9 @@ class Backbone(nn.Module):
 
     def normalise(self, photo: NDArray[np.uint8]) -> torch.Tensor:
         """Turn a uint8 RGB photograph (H, W, 3) into float32 (1, 3, H, W), normalised."""
-        values = torch.from_numpy(photo if self.input_format.order == "rgb" else photo[..., ::-1])
+        if self.input_format.order == "bgr":
+            photo = photo[..., ::-1].copy()
+        values = torch.from_numpy(photo)
         mean = torch.tensor(self.input_format.mean)
         std = torch.tensor(self.input_format.std)
         return ((values.float() - mean) / std).permute(2, 0, 1)[None]

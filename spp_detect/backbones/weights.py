@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -54,9 +52,10 @@ def _download(name: str) -> dict[str, torch.Tensor]:
     best = weights["IMAGENET1K_V1"]
     try:
         state: dict[str, torch.Tensor] = best.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except Exception as error:  # no network, a wrong hash, a damaged file in the cache
+        reason = " ".join(str(error).split())[:120]
         raise WeightsError(
-            f"weights imagenet: cannot download {best.url} ({error}); "
+            f"weights imagenet: cannot download {best.url} ({reason}); "
             f"fetch that file by other means and give --weights {Path(best.url).name}"
         ) from error
     return state
@@ -71,7 +70,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # the legacy unpickler raises nearly anything on foreign bytes
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "unreadable"
         raise WeightsError(
             f"{path}: not a whole state dict of tensors (.safetensors or .pth): {reason}"
