@@ -13,7 +13,13 @@ class ProposalError(ValueError):
     """A photograph, setting, file or installation that no windows can come from."""
 
 
-METHODS: tuple[str, ...] = ("opencv-fast", "opencv-quality", "alpacadb", "edgeboxes")
+METHODS: tuple[str, ...] = (
+    "opencv-dense",
+    "opencv-fast",
+    "opencv-quality",
+    "alpacadb",
+    "edgeboxes",
+)
 
 # Raised whenever a change of this room's code changes the boxes, so that caches are not reused.
 _REVISION = 1
@@ -45,8 +51,8 @@ class ProposalSettings:
         On an unknown method, a number out of range, or a missing edge model.
     """
 
-    method: str = "opencv-fast"
-    max_windows: int = 2000
+    method: str = "opencv-dense"
+    max_windows: int = 3000
     min_side: float = 10.0
     seed: int = 0
     edge_model: Path | None = None

@@ -109,7 +109,7 @@ def download(name: str, to: Path) -> None:
     "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
 )
 @click.option("--scales", default="688", help="Short sides in pixels, joined by commas.")
-@click.option("--preset", type=click.Choice(PRESETS), default="paper", help="Whose constants.")
+@click.option("--preset", type=click.Choice(PRESETS), default="default", help="Whose constants.")
 @click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
 @boxes_option
 @click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
@@ -237,7 +237,7 @@ def detect(
 @click.option("--out", type=path_type, required=True, help="The .npz file to write.")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
 @click.option("--split", default="trainval", help="Split, where FOLDER is labelled.")
-@click.option("--max-windows", type=click.IntRange(1), default=2000, help="Per photograph.")
+@click.option("--max-windows", type=click.IntRange(1), default=3000, help="Per photograph.")
 @click.option("--edge-model", type=path_type, help="OpenCV's structured edges, for edgeboxes.")
 @seed_option
 @max_side_option

@@ -79,8 +79,8 @@ def train_on_set(
 
 
 def demo_config(seed: int) -> Config:
-    """The release's constants, at a scale that suits the set's small photographs."""
-    return make_config("release", backbone="small5", weights="demo", scales=(480,), seed=seed)
+    """The default constants, at a scale that suits the set's small photographs."""
+    return make_config(backbone="small5", weights="demo", scales=(480,), seed=seed)
 
 
 def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ CPU = Resources(torch.device("cpu"))
 
 def _small_config(**changes) -> Config:
     settings = {"backbone": "small5", "scales": (160,), "norm_photographs": 8, "norm_windows": 50}
-    return make_config("release", **(settings | changes))
+    return make_config(**(settings | changes))
 
 
 def _make_run(folder: Path, dataset: LabelledSet, config: Config) -> TrainingRun:

@@ -12,8 +12,7 @@ from spp_detect.config import ConfigError, config_from_mapping, to_mapping
 
 
 def test_release_constants():
-    config = make_config()
-    assert config == make_config("release") == Config()
+    config = make_config("release")
     assert config.preset == "release"
     assert config.levels == (6, 3, 2, 1)
     assert config.scales == (688,)
@@ -21,6 +20,7 @@ def test_release_constants():
     assert config.feature_norm == 20
     assert (config.norm_photographs, config.norm_windows) == (200, 200)
     assert (config.svm_c, config.bias_multiplier, config.positive_weight) == (1e-3, 10, 2)
+    assert config.svm_tolerance == 0.1
     assert config.negative_iou == 0.3
     assert config.negative_overlap is None
     assert (config.hard_score, config.evict_score, config.retrain_after) == (-1, -1.2, 2000)
@@ -28,16 +28,24 @@ def test_release_constants():
     assert (config.score_threshold, config.nms_iou, config.max_detections) == (-1.5, 0.3, 100)
 
 
+def differences(one, other):
+    one, other = to_mapping(make_config(one)), to_mapping(make_config(other))
+    return {key: one[key] for key in one if key != "preset" and one[key] != other[key]}
+
+
 def test_the_presets_differ_where_the_facts_say_so():
-    release, paper = to_mapping(make_config("release")), to_mapping(make_config("paper"))
-    changed = {k: paper[k] for k in release if release[k] != paper[k]}
-    assert changed == {
-        "preset": "paper",
+    assert differences("paper", "release") == {
         "projection": "paper",
         "scale_rule": "paper",
         "negative_overlap": 0.7,
         "regression_lambda": 1000.0,  # R-CNN's, the paper gives none
+        "svm_tolerance": 0.01,
     }
+
+
+def test_every_default_is_of_the_paper_or_of_the_release():
+    assert make_config() == make_config("default") == Config()
+    assert not set(differences("default", "paper")) & set(differences("default", "release"))
 
 
 @pytest.mark.parametrize("preset", ["release", "paper"])
@@ -105,7 +113,7 @@ def test_unknown_keys():
 
 def test_unknown_preset():
     for preset in ("papers", "", "PAPER"):
-        with pytest.raises(ConfigError, match="expected paper or release"):
+        with pytest.raises(ConfigError, match="expected one of default, paper, release"):
             make_config(preset)
 
 
