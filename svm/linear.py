@@ -24,7 +24,7 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
     c : weight of the losses.
     positive_weight : factor of the positives' losses.
     bias_multiplier : value of the constant feature; the larger, the less the bias is regularised.
-    tolerance : liblinear's stopping tolerance; its own for this solver, 0.1, stops early.
+    tolerance : liblinear's stopping tolerance; 0.1 is its own for this solver, and early.
     seed : of the order in which liblinear visits examples.
 
     Attributes
@@ -38,7 +38,7 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
         c: float = 1e-3,
         positive_weight: float = 2.0,
         bias_multiplier: float = 10.0,
-        tolerance: float = 0.01,
+        tolerance: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.c = c

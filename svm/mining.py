@@ -67,10 +67,15 @@ class HardNegativeMiner:
         evict_score: float = -1.2,
         retrain_after: int = 2000,
     ) -> None:
-        lengths = {np.shape(examples)[-1] for examples in positives if np.ndim(examples) == 2}
-        if len(lengths) != 1 or any(np.ndim(e) != 2 or len(e) == 0 for e in positives):
-            shapes = [np.shape(examples) for examples in positives]
-            raise SvmError(f"positives of shapes {shapes}: expected (P, D) for each class, P > 0")
+        if not positives:
+            raise SvmError("no classes: expected positives of at least one")
+        length = np.shape(positives[0])[-1]
+        for c, examples in enumerate(positives):
+            shape = np.shape(examples)
+            if len(shape) != 2 or shape[0] == 0 or shape[1] != length:
+                raise SvmError(
+                    f"class {c}: positives of shape {shape}, expected (P, D), D = {length}, P > 0"
+                )
         self.positives = list(positives)
         self.fetch = fetch
         self.svm = svm
@@ -78,7 +83,7 @@ class HardNegativeMiner:
         self.hard_score = hard_score
         self.evict_score = evict_score
         self.retrain_after = retrain_after
-        classes, length = len(positives), positives[0].shape[1]
+        classes = len(positives)
         self.coef = np.zeros((classes, length), np.float32)
         self.intercept = np.zeros(classes, np.float32)
         self._trained = np.zeros(classes, bool)

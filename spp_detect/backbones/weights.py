@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -69,7 +70,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's guesses about foreign bytes
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the legacy unpickler raises nearly anything on foreign bytes
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "unreadable"
         raise WeightsError(
