@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from .settings import ProposalError
 
-# The package's usual 500, 0.9, 10 reach only 0.68 recall at IoU 0.5 (0.32 average recall) with
-# 294 windows in 1.7 s a photograph on 16 photographs of VOC 2007 test; these reach 0.85 (0.44)
-# with 472 windows in 1.1 s, before small windows are dropped.
+# With the package's usual 500, 0.9, 10 the segments are coarse: fewer windows, lower recall.
 _SCALE, _SIGMA, _MIN_SIZE = 200.0, 0.8, 20
 
 # The package computes its texture on a float array, which scikit-image warns of on every call.

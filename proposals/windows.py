@@ -22,9 +22,7 @@ def propose(
     """Propose windows for a photograph.
 
     A photograph whose long side exceeds 500 pixels is searched at 500 and its boxes are scaled
-    back; VOC's photographs are searched as they are. Sixteen of
-    VOC 2007 test, enlarged three times, lose no recall by it: 0.91 at IoU 0.5 and 0.67 at 0.7,
-    against 0.87 and 0.65 unenlarged.
+    back; VOC's photographs are searched as they are.
 
     EdgeBoxes' windows come in the order of their scores. Those of selective search come in an
     order of their own, seeded: a uniform random number times the square root of the window's

@@ -22,8 +22,8 @@ class ConfigError(ValueError):
 class Config:
     """The constants of a detector.
 
-    Where paper and release differ, the default is the one that detected better on VOC 2007 val;
-    `make_config` makes the paper's and the release's own selections.
+    The defaults take from the paper and from the release; `make_config` makes either's own
+    selection.
     """
 
     preset: str = "default"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from data import (
 from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import Detector
+from spp_detect.files import write_json
 from spp_detect.preparation import WindowSource, prepare_photos, search_windows
 from spp_detect.report.progress import track
+from spp_detect.report.record import describe_run
 
 
 def detect_dataset(
@@ -92,6 +95,8 @@ def propose_folder(
 ) -> tuple[Recall | None, int]:
     """Propose windows in every photograph of a folder, or of a labelled split, and save them.
 
+    Where there are labels the recall is written beside the boxes, as .json.
+
     Returns
     -------
     The recall where there are labels, and how many photographs could not be read.
@@ -100,17 +105,31 @@ def propose_folder(
     paths = [p.path for p in dataset] if dataset else find_photographs(folder)
     prepared = prepare_photos(paths, search_windows(settings), max_side)
     windows: dict[Path, NDArray[np.float32]] = {}
+    start = time.perf_counter()
     for path, one in track(prepared, "proposals", len(paths)):
         if isinstance(one, DataError):
             print(f"spp-detect: skipped: {one}", file=sys.stderr)
         else:
             windows[path] = one[1]
+    seconds = round(time.perf_counter() - start, 1)
     root = folder if folder.is_dir() and not dataset else None
     names = [path.relative_to(root).as_posix() if root else path.stem for path in windows]
     save_boxes(out, names, list(windows.values()), settings.method)
-    recall = None
-    if dataset:
-        read = [photograph for photograph in dataset if photograph.path in windows]
-        truths = [photograph.labels.easy.boxes for photograph in read]
-        recall = measure_recall([windows[photograph.path] for photograph in read], truths)
+    if not dataset:
+        return None, len(paths) - len(windows)
+    read = [photograph for photograph in dataset if photograph.path in windows]
+    truths = [photograph.labels.easy.boxes for photograph in read]
+    recall = measure_recall([windows[photograph.path] for photograph in read], truths)
+    numbers = {
+        "method": settings.key(),
+        "split": split,
+        "photographs": len(read),
+        "recall_50": recall.at_50,
+        "recall_70": recall.at_70,
+        "average_recall": recall.average,
+        "windows": recall.windows,
+        "seconds": seconds,
+        "record": describe_run(),
+    }
+    write_json(out.with_suffix(".json"), numbers)
     return recall, len(paths) - len(windows)
