@@ -94,7 +94,7 @@ def _make_dense(search: Any, photo: NDArray[np.uint8]) -> None:
     """Give a search the release's colour spaces and sums, over finer and coarser segments.
 
     HSV and Lab; colour + texture + size + fill and texture + size + fill, as the release's fast
-    mode; segments finer and coarser than those of OpenCV's fast mode, so that fewer objects are lost.
+    mode; segments finer and coarser than OpenCV's fast mode has, so that fewer objects are lost.
     """
     parts = cv2.ximgproc.segmentation
     for k, least in _DENSE_SEGMENTS:
