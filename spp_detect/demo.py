@@ -11,7 +11,7 @@ import torch
 
 from data import LabelledSet, make_synthetic_set, open_dataset
 from eval import plot_curves, write_comp
-from spp_detect.backbones import build_backbone
+from spp_detect.backbones import Backbone, build_backbone
 from spp_detect.config import Config, make_config
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
@@ -23,8 +23,9 @@ from spp_detect.report.record import describe_run
 from spp_detect.report.tables import show_result
 from spp_detect.training import Resources, TrainingRun
 
-TRUNK_STEPS = 450
-PHOTOGRAPHS_SHOWN = 24
+TRUNK_STEPS = 1400
+PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
+PHOTOGRAPHS_SHOWN = 12
 
 
 def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
@@ -44,10 +45,11 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     start = time.perf_counter()
     for name in ("run", "evaluation", "photographs", "detections", "report"):
         shutil.rmtree(out / name, ignore_errors=True)
-    voc = make_synthetic_set(out / "voc", seed=seed)
-    detector, trunk_accuracy = train_on_set(
-        open_dataset(voc, "trainval"), out / "run", device, seed
-    )
+    voc = make_synthetic_set(out / "voc", **PHOTOGRAPHS, seed=seed)
+    # As ImageNet and VOC: the trunk learns on photographs that the detector is not trained on.
+    backbone, trunk_accuracy = train_trunk(open_dataset(voc, "train"), device, seed)
+    dataset = open_dataset(voc, "val")
+    detector = train_detector(dataset, out / "run", backbone, device, seed)
     test = open_dataset(voc, "test", detector.classes)
     numbers = _evaluate(detector, test, out)
     _detect_folder(detector, test, out)
@@ -62,25 +64,26 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     return numbers
 
 
-def train_on_set(
-    dataset: LabelledSet, run: Path, device: torch.device, seed: int, steps: int = TRUNK_STEPS
-) -> tuple[Detector, float]:
-    """Train a trunk from scratch on a labelled set, then a detector with it.
-
-    Returns
-    -------
-    The detector and the trunk's accuracy on crops.
-    """
+def train_trunk(dataset: LabelledSet, device: torch.device, seed: int) -> tuple[Backbone, float]:
+    """Train the demo's trunk from scratch; returned with its accuracy on crops."""
     torch.manual_seed(seed)
     backbone = build_backbone("small5")
-    accuracy = pretrain_trunk(backbone, dataset, steps, seed, device)
-    detector = TrainingRun(run, dataset, demo_config(seed), backbone, Resources(device)).train()
-    return detector, accuracy
+    accuracy = pretrain_trunk(backbone, dataset, TRUNK_STEPS, seed, device)
+    return backbone, accuracy
+
+
+def train_detector(
+    dataset: LabelledSet, run: Path, backbone: Backbone, device: torch.device, seed: int
+) -> Detector:
+    """Train a detector with the demo's trunk."""
+    return TrainingRun(run, dataset, demo_config(seed), backbone, Resources(device)).train()
 
 
 def demo_config(seed: int) -> Config:
     """The default constants, at a scale that suits the set's small photographs."""
-    return make_config(backbone="small5", weights="demo", scales=(480,), seed=seed)
+    return make_config(
+        backbone="small5", weights="demo", scales=(320,), proposals="opencv-fast", seed=seed
+    )
 
 
 def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from spp_detect.backbones import Backbone
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.report.progress import track
 
-SIZES = (64, 96, 128)  # one after the other, the weights shared: the pyramid takes any
+SIZES = (64, 96)  # one after the other, the weights shared: the pyramid takes any
 BATCH = 64
 BACKGROUND_SHARE = 0.25
 CONTEXT = 1.2  # side of a crop over the long side of its object
-PEAK_RATE = 0.02
+PEAK_RATE = 4e-3
+WEIGHT_DECAY = 0.02
 
 
 def pretrain_trunk(
@@ -27,8 +28,8 @@ def pretrain_trunk(
 ) -> float:
     """Train a trunk to name square crops around the labelled objects, or background.
 
-    The classifier on top is a pyramid and one linear layer, thrown away afterwards. Stochastic
-    gradient descent with momentum, one cycle of the rate, flips and jittered crops.
+    The classifier on top is a pyramid and one linear layer, thrown away afterwards. AdamW with one
+    cycle of the rate; crops are moved, turned, mirrored, and their colours exchanged.
 
     Parameters
     ----------
@@ -48,10 +49,8 @@ def pretrain_trunk(
     classifier = nn.Linear(backbone.channels * pyramid.bins, len(dataset.classes) + 1)
     model = nn.Sequential(backbone, pyramid, nn.Dropout(0.3), classifier).to(device)
     model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=PEAK_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5 * PEAK_RATE, total_steps=steps)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps)
     model.train()
     correct = []
     for step in track(range(steps), "trunk"):
@@ -96,9 +95,14 @@ class _CropSource:
                 i, box, label = self.objects[self.random.integers(len(self.objects))]
                 square = self._jitter(box)
             crop = _crop_square(self.photos[i], square, size)
-            crops.append(crop[:, ::-1].copy() if self.random.random() < 0.5 else crop)
+            crops.append(self._disguise(crop))
             labels.append(label)
         return crops, np.array(labels, np.int64)
+
+    def _disguise(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a crop by quarters, mirror it, exchange its colours: shape is what is left."""
+        crop = np.rot90(crop, int(self.random.integers(4)))[..., self.random.permutation(3)]
+        return np.ascontiguousarray(crop[:, ::-1] if self.random.random() < 0.5 else crop)
 
     def _jitter(self, box: NDArray[np.float32]) -> tuple[float, float, float]:
         """Centre and side of a square around a box, moved and scaled a little."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -38,6 +39,7 @@ def describe_run() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _find_commit() -> str | None:
     """The checkout's commit, with a plus sign where files differ from it; None outside one."""
     here = Path(__file__).resolve().parents[2]
