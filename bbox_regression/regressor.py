@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .ridge import RidgeSums
-from .targets import RegressionError, check_shape, decode, encode
+from bbox_regression.ridge import RidgeSums
+from bbox_regression.targets import RegressionError, check_shape, decode, encode
 
 
 class BoxRegressor(BaseEstimator):

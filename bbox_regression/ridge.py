@@ -6,7 +6,7 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg.blas import dsyrk
 
-from .targets import RegressionError
+from bbox_regression.targets import RegressionError
 
 # Rows turned into float64 at once: 100 MB at D = 12,800.
 _BLOCK = 1024

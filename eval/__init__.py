@@ -1,10 +1,10 @@
 """Average precision as PASCAL VOC and COCO count it, and the files both exchange."""
 
-from .coco import evaluate_coco
-from .curves import plot_curves
-from .detections import Detections, EvalError, Truths
-from .files import read_coco_results, read_comp, write_coco_results, write_comp
-from .voc import Curve, VocResult, average_precision, evaluate_voc
+from eval.coco import evaluate_coco
+from eval.curves import plot_curves
+from eval.detections import Detections, EvalError, Truths
+from eval.files import read_coco_results, read_comp, write_coco_results, write_comp
+from eval.voc import Curve, VocResult, average_precision, evaluate_voc
 
 __all__ = [
     "Curve",

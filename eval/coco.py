@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .detections import (
+from eval.detections import (
     Detections,
     EvalError,
     Truths,

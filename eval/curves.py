@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .files import write_atomically
-from .voc import Curve, VocResult
+from eval.files import write_atomically
+from eval.voc import Curve, VocResult
 
 _COLUMNS = 5
 _LINE, _FILL, _TEXT, _GRID = "#1f5a8c", "#c9dcec", "#222222", "#e4e4e4"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .detections import (
+from eval.detections import (
     Detections,
     EvalError,
     check_classes,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from .detections import (
+from eval.detections import (
     Detections,
     EvalError,
     Truths,

@@ -1,11 +1,11 @@
 """Windows that may hold an object: selective search, EdgeBoxes, files of boxes, their recall."""
 
-from .boxes_file import BoxesFile, load_boxes, save_boxes
-from .cache import ProposalCache
-from .opencv import check_opencv
-from .recall import Recall, measure_recall
-from .settings import METHODS, ProposalError, ProposalSettings
-from .windows import propose
+from proposals.boxes_file import BoxesFile, load_boxes, save_boxes
+from proposals.cache import ProposalCache
+from proposals.opencv import check_opencv
+from proposals.recall import Recall, measure_recall
+from proposals.settings import METHODS, ProposalError, ProposalSettings
+from proposals.windows import propose
 
 __all__ = [
     "METHODS",

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from .settings import ProposalError
+from proposals.settings import ProposalError
 
 # With the package's usual 500, 0.9, 10 the segments are coarse: fewer windows, lower recall.
 _SCALE, _SIGMA, _MIN_SIZE = 200.0, 0.8, 20

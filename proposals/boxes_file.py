@@ -13,7 +13,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import ArrayLike, NDArray
 
-from .settings import ProposalError
+from proposals.settings import ProposalError
 
 _FORMAT = 1
 

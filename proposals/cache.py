@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes_file import load_boxes, save_boxes
-from .settings import ProposalError, ProposalSettings
-from .windows import propose
+from proposals.boxes_file import load_boxes, save_boxes
+from proposals.settings import ProposalError, ProposalSettings
+from proposals.windows import propose
 
 _LIBRARIES = ("numpy", "scikit-image", "selectivesearch")
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .opencv import pad_photo
-from .settings import ProposalError, hash_file
+from proposals.opencv import pad_photo
+from proposals.settings import ProposalError, hash_file
 
 _ALPHA, _BETA, _MAX_BOXES, _MIN_AREA = 0.65, 0.75, 10_000, 1000
 

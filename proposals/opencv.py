@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .settings import ProposalError
+from proposals.settings import ProposalError
 
 # OpenCV's texture measure turns the photograph by 45 degrees and cuts the original size out of
 # it; builds without the mend of opencv_contrib #2101 fail where that does not fit, above a ratio

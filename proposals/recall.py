@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torchvision.ops import box_iou
 
-from .settings import ProposalError
+from proposals.settings import ProposalError
 
 
 @dataclass(frozen=True, eq=False)

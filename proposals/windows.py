@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .alpacadb import search_alpacadb
-from .edge_boxes import search_edge_boxes
-from .opencv import check_opencv, search_opencv
-from .settings import ProposalError, ProposalSettings
+from proposals.alpacadb import search_alpacadb
+from proposals.edge_boxes import search_edge_boxes
+from proposals.opencv import check_opencv, search_opencv
+from proposals.settings import ProposalError, ProposalSettings
 
 # The long side in pixels that every method works at; R-CNN resized to a width of 500 for
 # selective search, and VOC's photographs have a long side of at most 500.
