@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from data import LabelledSet, make_synthetic_set, open_dataset
 from eval import plot_curves, write_comp
@@ -17,6 +18,7 @@ from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.files import write_json, write_text
 from spp_detect.pretraining import pretrain_trunk
+from spp_detect.report.drawing import join_images, save_image
 from spp_detect.report.folder import report_folder
 from spp_detect.report.page import Figure, render_page
 from spp_detect.report.record import describe_run
@@ -115,5 +117,7 @@ def _write_page(numbers: dict[str, Any], test: LabelledSet, out: Path) -> None:
         Figure(f"../detections/drawn/{p.path.name}.jpg", p.name, "score above 0")
         for p in test.photographs[:PHOTOGRAPHS_SHOWN]
     ]
+    drawn = [Image.open(out / "detections" / "drawn" / f"{figure.title}.jpg") for figure in shown]
+    save_image(join_images(drawn, columns=4, width=1200), out / "report" / "detections.png")
     page = render_page("SPP-detect demo", facts, [("Evaluation", [curves]), ("Detections", shown)])
     write_text(out / "report" / "index.html", page)

@@ -47,11 +47,12 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote."""
-    for path in folder.rglob(".*"):
-        if path.is_file():
-            path.unlink()
+def remove_leftovers(run: Path) -> None:
+    """Remove the temporary files of a run that was killed while it wrote; nothing else hidden."""
+    names = ("run", "model", "config", "metrics", "history")
+    beside = [path for name in names for path in run.glob(f".{name}-*")]
+    for path in [*beside, *(run / "work").rglob(".*")]:
+        path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -43,6 +43,22 @@ def draw_detections(
     return image
 
 
+def join_images(images: Sequence[Image.Image], columns: int, width: int) -> Image.Image:
+    """Join pictures in rows of equal height, each row `width` pixels wide, on white."""
+    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
+    heights = [round(width / sum(i.width / i.height for i in row)) for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights)), "white")
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for image in row:
+            scaled = image.resize((round(image.width * height / image.height), height))
+            sheet.paste(scaled, (left, top))
+            left += scaled.width
+        top += height
+    return sheet
+
+
 def save_image(image: Image.Image, path: Path) -> None:
     """Save a picture whole or not at all."""
     with replace_file(path) as temporary:

@@ -15,7 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spp_detect.files import replace_file, write_array, write_json, write_tensors, write_text
+from spp_detect.files import (
+    remove_leftovers,
+    replace_file,
+    write_array,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 # Each writes some 36,000 bytes or more.
 WRITERS = {
@@ -192,3 +199,12 @@ def test_values_that_json_cannot_hold(tmp_path):
         write_json(tmp_path / "a.json", {"a": object()})
     assert (tmp_path / "a.json").read_text() == "{}"
     assert names(tmp_path) == ["a.json"]
+
+
+def test_leftovers_go_and_what_else_is_hidden_stays(tmp_path):
+    (tmp_path / "work" / "maps").mkdir(parents=True)
+    for name in (".model-x1y2.safetensors", "work/maps/.000001-q.npy", ".gitignore", "model-1"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert files == [".gitignore", "model-1"]

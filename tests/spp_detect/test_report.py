@@ -3,9 +3,10 @@
 from html.parser import HTMLParser
 
 import numpy as np
+from PIL import Image
 
 from eval import Detections
-from spp_detect.report.drawing import draw_detections, pick_colour
+from spp_detect.report.drawing import draw_detections, join_images, pick_colour
 from spp_detect.report.page import Figure, render_page
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
@@ -39,6 +40,15 @@ def test_boxes_at_the_border_and_none_at_all():
     assert drawn.shape == photo.shape
     empty = np.asarray(draw_detections(photo, make_detections(), ["a"]))
     assert (empty == photo).all()
+
+
+def test_joined_pictures_fill_their_rows():
+    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (20, 20), "blue")
+    sheet = join_images([red, blue, red], columns=2, width=120)
+    assert sheet.size == (120, 40 + 60)
+    assert sheet.getpixel((79, 39)) == (255, 0, 0)
+    assert sheet.getpixel((81, 39)) == (0, 0, 255)
+    assert sheet.getpixel((119, 99)) == (255, 0, 0)
 
 
 def test_colours_of_classes_differ():
