@@ -117,7 +117,7 @@ def _write_page(numbers: dict[str, Any], test: LabelledSet, out: Path) -> None:
         Figure(f"../detections/drawn/{p.path.name}.jpg", p.name, "score above 0")
         for p in test.photographs[:PHOTOGRAPHS_SHOWN]
     ]
-    drawn = [Image.open(out / "detections" / "drawn" / f"{figure.title}.jpg") for figure in shown]
+    drawn = [Image.open(out / "report" / figure.address) for figure in shown]
     save_image(join_images(drawn, columns=4, width=1200), out / "report" / "detections.png")
     page = render_page("SPP-detect demo", facts, [("Evaluation", [curves]), ("Detections", shown)])
     write_text(out / "report" / "index.html", page)
