@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import resource
@@ -28,7 +27,7 @@ def describe_run() -> dict[str, Any]:
     """Describe this process: command, commit, versions, machine, peak memory so far."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _find_commit(),
+        "commit": COMMIT,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
         "machine": {
             "processor": _name_processor(),
@@ -39,7 +38,6 @@ def describe_run() -> dict[str, Any]:
     }
 
 
-@functools.cache
 def _find_commit() -> str | None:
     """The checkout's commit, with a plus sign where files differ from it; None outside one."""
     here = Path(__file__).resolve().parents[2]
@@ -70,3 +68,7 @@ def _peak_memory() -> int:
     """Largest resident memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+# Read when the program starts: files may change while a long run goes on.
+COMMIT = _find_commit()
