@@ -12,6 +12,7 @@ from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
+FEATURES = ("pool5", "fc6", "fc7")
 
 
 class ConfigError(ValueError):
@@ -40,6 +41,10 @@ class Config:
     scale_rule: str = "release"
     proposals: str = "opencv-dense"
     max_windows: int = 3000  # per photograph
+
+    # What the SVMs take: pooled features or those of the fine-tuned fc layers (section 4.1).
+    feature: str = "pool5"
+    fc_width: int = 4096
 
     # Features are multiplied by feature_norm / their mean L2 norm.
     feature_norm: float = 20.0
@@ -76,7 +81,13 @@ class Config:
             check_levels(self.levels)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        for name, known in (("preset", PRESETS), ("projection", RULES), ("scale_rule", RULES)):
+        choices = (
+            ("preset", PRESETS),
+            ("projection", RULES),
+            ("scale_rule", RULES),
+            ("feature", FEATURES),
+        )
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}"
@@ -94,6 +105,7 @@ class Config:
 _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of any bounds
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
+    "fc_width": (1, 65536),
     **dict.fromkeys(("retrain_after", "max_detections"), (1, _HUGE)),
     **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
     **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),

@@ -22,7 +22,8 @@ from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone
 from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
-from spp_detect.features import FeatureExtractor, choose_device
+from spp_detect.fc import FcLayers, build_fc
+from spp_detect.features import FeatureExtractor, WindowFeatures, choose_device
 from spp_detect.files import write_json, write_tensors
 from spp_detect.preparation import prepare_photos, search_windows
 
@@ -40,7 +41,7 @@ class Heads:
 
     Attributes
     ----------
-    svm_coef : float32 (C, D); svm_intercept : float32 (C,).
+    svm_coef : float32 (C, F), F values of the fc layers, D without; svm_intercept : float32 (C,).
     regression_coef : float32 (C, D, 4); regression_intercept : float32 (C, 4).
     """
 
@@ -63,15 +64,22 @@ class Detector:
     classes : names of the C classes.
     extractor : trunk and pyramid, on a device.
     heads : SVMs and box regressors.
+    fc : the fc layers between pooled features and SVMs; None for a pool5 model.
     """
 
     def __init__(
-        self, config: Config, classes: tuple[str, ...], extractor: FeatureExtractor, heads: Heads
+        self,
+        config: Config,
+        classes: tuple[str, ...],
+        extractor: FeatureExtractor,
+        heads: Heads,
+        fc: FcLayers | None = None,
     ) -> None:
         self.config = config
         self.classes = classes
         self.extractor = extractor
         self.heads = heads.to(extractor.device)
+        self.fc = fc.eval().to(extractor.device) if fc is not None else None
         self.proposal_settings = make_proposal_settings(config)
 
     @classmethod
@@ -98,12 +106,16 @@ class Detector:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
         extractor = FeatureExtractor(backbone, config, choose_device(device))
         expected = {f"trunk.{k}": v.shape for k, v in backbone.layers.state_dict().items()}
-        expected |= _head_shapes(len(classes), extractor.length)
+        fc = build_fc(config, extractor.length)
+        expected |= {f"fc.{k}": v.shape for k, v in fc.state_dict().items()} if fc else {}
+        expected |= _head_shapes(len(classes), extractor.length, fc.length if fc else None)
         _check_shapes(folder / "model.safetensors", tensors, expected)
         trunk = {k.removeprefix("trunk."): v for k, v in tensors.items() if k.startswith("trunk.")}
         backbone.layers.load_state_dict(trunk)
+        if fc is not None:
+            fc.load_state_dict({k: tensors[f"fc.{k}"] for k in fc.state_dict()})
         heads = Heads(**{name: tensors[f"heads.{name}"] for name in Heads.__dataclass_fields__})
-        return cls(config, classes, extractor, heads)
+        return cls(config, classes, extractor, heads, fc)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: the tensors first, config.json last, so that it marks a whole model."""
@@ -111,6 +123,8 @@ class Detector:
         trunk = self.extractor.backbone.layers.state_dict()
         tensors = {f"trunk.{name}": tensor for name, tensor in trunk.items()}
         tensors |= {f"heads.{name}": tensor for name, tensor in vars(self.heads).items()}
+        if self.fc is not None:
+            tensors |= {f"fc.{name}": tensor for name, tensor in self.fc.state_dict().items()}
         write_tensors(folder / "model.safetensors", tensors)
         description = {
             "format": MODEL_FORMAT,
@@ -143,17 +157,43 @@ class Detector:
         if windows is None:
             windows = propose(photo, self.proposal_settings)
         maps = self.extractor.compute_maps(photo)
-        with torch.inference_mode():
-            pooled = self.extractor.pool(maps, windows)
-            boxes = torch.from_numpy(windows).to(self.extractor.device)
-            inverse = torch.from_numpy(pooled.inverse).to(self.extractor.device)
-            scores = pooled.features @ self.heads.svm_coef.T + self.heads.svm_intercept
-            found = [
-                self._select(c, boxes, scores[inverse, c], pooled.features, inverse, maps.size)
-                if regress
-                else self._suppress(boxes, scores[inverse, c])[:2]
-                for c in range(len(self.classes))
-            ]
+        pooled = self.extractor.pool(maps, windows)
+        return self.classify(pooled, self.describe(pooled), windows, maps.size, regress=regress)
+
+    @torch.inference_mode()
+    def describe(self, pooled: WindowFeatures) -> torch.Tensor:
+        """Apply the fc layers to distinct windows: (U, D) to what the SVMs take, (U, F)."""
+        return pooled.features if self.fc is None else self.fc(pooled.features)
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        pooled: WindowFeatures,
+        described: torch.Tensor,
+        windows: NDArray[np.float32],
+        size: tuple[int, int],
+        *,
+        regress: bool = True,
+    ) -> Detections:
+        """Score windows by the SVMs, suppress, move the boxes by the regression.
+
+        Parameters
+        ----------
+        pooled : the windows' pooled features, which the regression takes.
+        described : float (U, F), what the SVMs take.
+        windows : float32 (N, 4).
+        size : (width, height) of the photograph, to which boxes are clipped.
+        regress : whether boxes are moved.
+        """
+        boxes = torch.from_numpy(windows).to(self.extractor.device)
+        inverse = torch.from_numpy(pooled.inverse).to(self.extractor.device)
+        scores = described @ self.heads.svm_coef.T + self.heads.svm_intercept
+        found = [
+            self._select(c, boxes, scores[inverse, c], pooled.features, inverse, size)
+            if regress
+            else self._suppress(boxes, scores[inverse, c])[:2]
+            for c in range(len(self.classes))
+        ]
         return _join(found)
 
     def detect_folder(
@@ -267,9 +307,9 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path}: not a whole safetensors file: {error}") from error
 
 
-def _head_shapes(classes: int, length: int) -> dict[str, tuple[int, ...]]:
+def _head_shapes(classes: int, length: int, described: int | None) -> dict[str, tuple[int, ...]]:
     return {
-        "heads.svm_coef": (classes, length),
+        "heads.svm_coef": (classes, described or length),
         "heads.svm_intercept": (classes,),
         "heads.regression_coef": (classes, length, 4),
         "heads.regression_intercept": (classes, 4),
