@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from spp_detect.kernels.cpu import pool_on_cpu
+from spp_detect.kernels.gradient import PoolWindows
 from spp_detect.kernels.reference import pool_with_torch
 
-__all__ = ["pool_on_cpu", "pool_windows", "pool_with_torch"]
+__all__ = ["PoolWindows", "pool_on_cpu", "pool_windows", "pool_with_torch"]
 
 
 def pool_windows(
@@ -28,6 +29,9 @@ def pool_windows(
     -------
     float32 (N, C · sum(n² for n in levels)): level after level, each channel-major (C, n, n).
     """
-    if feature_map.device.type == "cpu" and not feature_map.requires_grad:
-        return torch.from_numpy(pool_on_cpu(feature_map.numpy(), cells.numpy(), levels))
-    return pool_with_torch(feature_map, cells, levels)
+    if feature_map.device.type != "cpu":
+        return pool_with_torch(feature_map, cells, levels)
+    if feature_map.requires_grad and torch.is_grad_enabled():
+        pooled: torch.Tensor = PoolWindows.apply(feature_map, cells, levels)
+        return pooled
+    return torch.from_numpy(pool_on_cpu(feature_map.detach().numpy(), cells.numpy(), levels))

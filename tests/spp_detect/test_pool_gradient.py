@@ -1,0 +1,90 @@
+"""The gradient of the window pooling: against torch's own on cropped maps, and by differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from spp_detect.kernels import pool_windows, pool_with_torch
+
+LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (3, 6)]
+
+
+def random_cells(count, height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    x = np.sort(rng.integers(0, width, (count, 2)), axis=1)
+    y = np.sort(rng.integers(0, height, (count, 2)), axis=1)
+    return torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1).astype(np.int32))
+
+
+def pool_crops(feature_map, cells, levels):
+    rows = []
+    for left, top, right, bottom in cells.tolist():
+        crop = feature_map[top : bottom + 1, left : right + 1].permute(2, 0, 1)
+        rows.append(torch.cat([functional.adaptive_max_pool2d(crop, n).flatten() for n in levels]))
+    return torch.stack(rows)
+
+
+def gradient_of(pool, values, cells, levels):
+    """The pooled features, and the map's gradient under random weights on them."""
+    feature_map = values.clone().requires_grad_()
+    pooled = pool(feature_map, cells, levels)
+    weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1))
+    (pooled * weights.to(pooled.dtype)).sum().backward()
+    return pooled.detach(), feature_map.grad
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_the_gradient_of_adaptive_pooling(levels, dtype):
+    values = torch.randn((13, 17, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
+    cells = random_cells(120, 13, 17)
+    ours, gradient = gradient_of(pool_windows, values, cells, levels)
+    theirs, expected = gradient_of(pool_crops, values, cells, levels)
+    assert ours.dtype == dtype
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_ties_go_where_torch_sends_them():
+    """After a ReLU whole bins are zero."""
+    values = torch.randint(0, 3, (11, 9, 4), generator=torch.Generator().manual_seed(0)).float()
+    cells = random_cells(80, 11, 9)
+    _, gradient = gradient_of(pool_windows, values, cells, (6, 3, 2, 1))
+    _, expected = gradient_of(pool_crops, values, cells, (6, 3, 2, 1))
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_gradient_by_differences():
+    order = torch.randperm(6 * 7 * 2, generator=torch.Generator().manual_seed(0))
+    values = order.double().reshape(6, 7, 2).requires_grad_()
+    cells = random_cells(6, 6, 7)
+    assert torch.autograd.gradcheck(lambda m: pool_windows(m, cells, (3, 2, 1)), values)
+
+
+def test_a_hand_worked_gradient():
+    """A row 1 5 2 in one bin: the middle cell gets the bin's gradient, and that of its own bin."""
+    feature_map = torch.tensor([[[1.0], [5.0], [2.0]]], requires_grad=True)
+    pooled = pool_windows(feature_map, torch.tensor([[0, 0, 2, 0]], dtype=torch.int32), (1,))
+    (3 * pooled).sum().backward()
+    assert feature_map.grad.flatten().tolist() == [0.0, 3.0, 0.0]
+
+
+def test_without_windows_the_gradient_is_zero():
+    feature_map = torch.ones((3, 4, 2), requires_grad=True)
+    pooled = pool_windows(feature_map, torch.zeros((0, 4), dtype=torch.int32), (2, 1))
+    assert pooled.shape == (0, 10)
+    pooled.sum().backward()
+    assert feature_map.grad.abs().sum() == 0
+
+
+def test_no_gradient_where_none_is_wanted():
+    feature_map = torch.ones((3, 4, 2), requires_grad=True)
+    cells = torch.tensor([[0, 0, 3, 2]], dtype=torch.int32)
+    with torch.no_grad():
+        assert not pool_windows(feature_map, cells, (2, 1)).requires_grad
+    assert torch.equal(
+        pool_windows(feature_map, cells, (2, 1)), pool_with_torch(feature_map, cells, (2, 1))
+    )
