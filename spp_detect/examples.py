@@ -47,6 +47,12 @@ def _thin(
     return thinned
 
 
+def mirror_windows(windows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Mirror windows, float32 (N, 4), with a photograph `width` pixels wide."""
+    left, top, right, bottom = windows.T
+    return np.stack([width - right, top, width - left, bottom], axis=1)
+
+
 def select_regression_pairs(
     photograph: Photograph, proposed: NDArray[np.float32], c: int, iou: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

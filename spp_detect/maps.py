@@ -54,16 +54,25 @@ class MapStore:
         if all(one is not None for one in read):
             maps = tuple(torch.from_numpy(one) for one in read)
             return PhotoMaps(size, self.extractor.sides(size), maps)
-        computed = self.extractor.compute_maps(read_photo(photograph.path, self.max_side))
-        halves = tuple(m.clamp(-HALF_MAX, HALF_MAX).half().cpu() for m in computed.maps)
-        needed = sum(2 * half.numel() for half in halves)
+        computed = self.compute(index)
+        needed = sum(2 * half.numel() for half in computed.maps)
         self.full = self.used + needed > self.budget
         if not self.full:
-            for path, half in zip(paths, halves, strict=True):
+            for path, half in zip(paths, computed.maps, strict=True):
                 old = path.stat().st_size if path.exists() else 0
                 write_array(path, half.numpy())
                 self.used += path.stat().st_size - old
-        return PhotoMaps(size, computed.sides, halves)
+        return computed
+
+    def compute(self, index: int, *, mirrored: bool = False) -> PhotoMaps:
+        """Compute the maps of photograph `index`, or of its mirror image, and keep none."""
+        photograph = self.dataset.photographs[index]
+        photo = read_photo(photograph.path, self.max_side)
+        if mirrored:
+            photo = np.ascontiguousarray(photo[:, ::-1])
+        computed = self.extractor.compute_maps(photo)
+        halves = tuple(m.clamp(-HALF_MAX, HALF_MAX).half().cpu() for m in computed.maps)
+        return PhotoMaps(computed.size, computed.sides, halves)
 
     @property
     def _scales(self) -> tuple[int, ...]:

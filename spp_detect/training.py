@@ -24,7 +24,7 @@ from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config, to_mapping
 from spp_detect.detector import Detector, Heads, make_proposal_settings
-from spp_detect.examples import find_negatives, select_regression_pairs
+from spp_detect.examples import find_negatives, mirror_windows, select_regression_pairs
 from spp_detect.features import FeatureExtractor
 from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
 from spp_detect.maps import MapStore
@@ -242,12 +242,21 @@ class TrainingRun:
         return coef, intercept
 
     def _pool_positives(self) -> list[NDArray[np.float16]]:
-        """Pool the boxes of each class that are not difficult: per class float16 (P, D)."""
+        """Pool the boxes of each class that are not difficult: per class float16 (P, D).
+
+        Mirrored, they are so many positives more, for one more pass of the convolutions.
+        """
         rows: list[list[NDArray[np.float16]]] = [[] for _ in self.dataset.classes]
         for i, photograph in enumerate(track(self.dataset, "positives", len(self.dataset))):
             easy = photograph.labels.easy
-            if len(easy):
-                pooled = self.extractor.pool(self.maps.get(i), easy.boxes)
+            if not len(easy):
+                continue
+            views = [(self.maps.get(i), easy.boxes)]
+            if self.config.mirror_positives:
+                mirrored = mirror_windows(easy.boxes, photograph.width)
+                views.append((self.maps.compute(i, mirrored=True), mirrored))
+            for maps, boxes in views:
+                pooled = self.extractor.pool(maps, boxes)
                 features = pooled.features[pooled.inverse].half().cpu().numpy()
                 for c in np.unique(easy.classes):
                     rows[c].append(features[easy.classes == c])

@@ -46,7 +46,7 @@ def test_the_presets_differ_where_the_facts_say_so():
 def test_every_other_default_is_of_the_paper_or_of_the_release():
     assert make_config() == make_config("default") == Config()
     own = set(differences("default", "paper")) & set(differences("default", "release"))
-    assert own == {"regression_lambda"}
+    assert own == {"regression_lambda", "mirror_positives"}
 
 
 @pytest.mark.parametrize("preset", ["release", "paper"])

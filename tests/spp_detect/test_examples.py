@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from data import Labels, Photograph
-from spp_detect.examples import find_negatives, select_regression_pairs
+from spp_detect.examples import find_negatives, mirror_windows, select_regression_pairs
 
 
 def make_photograph(boxes, classes, difficult=None) -> Photograph:
@@ -73,3 +73,12 @@ def test_regression_pairs_by_hand():
     assert windows.tolist() == [[4, 0, 14, 10], [3, 0, 13, 10]]
     assert boxes.tolist() == [[4, 0, 14, 10]] * 2
     assert len(select_regression_pairs(photograph, proposed, 2, 0.5)[0]) == 0
+
+
+def test_mirrored_windows_cut_the_mirrored_pixels():
+    photo = np.arange(5 * 9).reshape(5, 9)
+    windows = np.array([[0, 1, 3, 4], [2, 0, 9, 5], [4, 2, 5, 3]], np.float32)
+    for window, mirrored in zip(windows, mirror_windows(windows, 9), strict=True):
+        x1, y1, x2, y2 = window.astype(int)
+        u1, v1, u2, v2 = mirrored.astype(int)
+        assert (photo[:, ::-1][v1:v2, u1:u2] == photo[y1:y2, x1:x2][:, ::-1]).all()

@@ -93,6 +93,16 @@ def test_from_disk_equals_computed(folder, dataset):
     assert names(folder) == [f"00000{i}-{scale}.npy" for i in range(3) for scale in (40, 64)]
 
 
+def test_mirrored_maps_are_those_of_the_mirrored_photograph(folder, dataset):
+    store = open_store(folder, dataset)
+    photo = np.asarray(Image.open(dataset.photographs[1].path))
+    expected = build_extractor().compute_maps(photo[:, ::-1].copy())
+    mirrored = store.compute(1, mirrored=True)
+    assert all(torch.equal(a, b.half()) for a, b in zip(mirrored.maps, expected.maps, strict=True))
+    assert_right(store.compute(1), dataset, 1)
+    assert names(folder) == []
+
+
 def test_maps_of_a_former_run_are_used(folder, dataset):
     open_store(folder, dataset).get(1)
     store = open_store(folder, dataset)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import LabelledSet, Labels, Photograph
+from data import LabelledSet, Labels, Photograph, read_photo
 from spp_detect.training import (
     TrainingError,
     check_new,
@@ -139,3 +139,23 @@ def test_several_scales_and_the_papers_preset_train(tmp_path, small_set, make_ru
     detector = make_run(tmp_path / "run", small_set, config).train()
     assert torch.isfinite(detector.heads.svm_coef).all()
     assert torch.isfinite(detector.heads.regression_coef).all()
+
+
+def test_mirrored_positives_are_pooled_from_the_mirrored_photograph(
+    tmp_path, small_set, make_run, small_config
+):
+    plain = make_run(tmp_path / "plain", small_set, small_config(mirror_positives=False))
+    mirrored = make_run(tmp_path / "mirrored", small_set, small_config())
+    once, twice = plain._pool_positives(), mirrored._pool_positives()
+    assert [2 * len(rows) for rows in once] == [len(rows) for rows in twice]
+    photo = read_photo(small_set.photographs[0].path)[:, ::-1].copy()
+    easy = small_set.photographs[0].labels.easy
+    boxes = easy.boxes.copy()
+    boxes[:, [0, 2]] = photo.shape[1] - boxes[:, [2, 0]]
+    pooled = mirrored.extractor.pool(mirrored.extractor.compute_maps(photo), boxes)
+    c = int(easy.classes[0])
+    number = int((easy.classes == c).sum())
+    assert (twice[c][:number] == once[c][:number]).all()
+    assert (twice[c][number] != once[c][0]).any()
+    wanted = pooled.features[pooled.inverse[0]].numpy()
+    np.testing.assert_allclose(twice[c][number], wanted, atol=0.02)
