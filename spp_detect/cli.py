@@ -17,8 +17,14 @@ from bbox_regression import RegressionError
 from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
 from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
 from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
-from spp_detect.backbones import BACKBONES, WeightsError, build_backbone, load_weights
-from spp_detect.config import PRESETS, ConfigError, make_config
+from spp_detect.backbones import (
+    BACKBONES,
+    WeightsError,
+    build_backbone,
+    load_weights,
+    read_fc_weights,
+)
+from spp_detect.config import FEATURES, PRESETS, ConfigError, make_config
 from spp_detect.demo import run_demo
 from spp_detect.detector import Detector, ModelError
 from spp_detect.download import DownloadError, download_voc
@@ -110,6 +116,19 @@ def download(name: str, to: Path) -> None:
 )
 @click.option("--scales", default="688", help="Short sides in pixels, joined by commas.")
 @click.option("--preset", type=click.Choice(PRESETS), default="default", help="Whose constants.")
+@click.option(
+    "--finetune",
+    type=click.IntRange(0),
+    default=0,
+    help="Iterations of fine-tuning of the fc layers, 128 windows each.",
+)
+@click.option("--train-from", default="", help="First of the trunk's layers that is tuned, too.")
+@click.option(
+    "--feature",
+    type=click.Choice(FEATURES),
+    help="What the SVMs take; fc7 with --finetune, else pool5.",
+)
+@click.option("--fc-width", type=click.IntRange(1), default=4096, help="Values of fc6 and of fc7.")
 @click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
 @boxes_option
 @click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
@@ -307,10 +326,17 @@ def _prepare_run(
         weights=options["weights_name"],
         scales=_parse_scales(options["scales"]),
         proposals=options["proposals"],
+        finetune_iterations=options["finetune"],
+        train_from=options["train_from"],
+        feature=options["feature"] or ("fc7" if options["finetune"] else "pool5"),
+        fc_width=options["fc_width"],
         seed=options["seed"],
     )
     boxes = load_boxes(Path(options["boxes"])) if options["boxes"] else None
-    return TrainingRun(out, dataset, config, backbone, resources, boxes, options)
+    fc_weights = None
+    if config.feature != "pool5":
+        fc_weights = read_fc_weights(options["backbone"], options["weights"])
+    return TrainingRun(out, dataset, config, backbone, resources, boxes, fc_weights, options)
 
 
 def _find_source(run: Path, detector: Detector, boxes: Path | None) -> WindowSource:

@@ -46,6 +46,18 @@ class Config:
     feature: str = "pool5"
     fc_width: int = 4096
 
+    # Fine-tuning (section 4.1); 0 iterations: none. Each rate holds for its share of them.
+    finetune_iterations: int = 0
+    train_from: str = ""  # the first of the trunk's layers that is tuned too
+    finetune_positives: int = 32  # of a batch
+    finetune_negatives: int = 96
+    finetune_iou: float = 0.5
+    finetune_background: tuple[float, ...] = (0.1, 0.5)
+    finetune_rates: tuple[float, ...] = (1e-3, 1e-4)
+    finetune_shares: tuple[float, ...] = (2 / 3, 1 / 3)
+    finetune_momentum: float = 0.9
+    finetune_decay: float = 5e-4
+
     # Features are multiplied by feature_norm / their mean L2 norm.
     feature_norm: float = 20.0
     norm_photographs: int = 200
@@ -97,6 +109,7 @@ class Config:
             raise ConfigError(
                 f"scales {self.scales}: expected short sides of 16 to {self.long_side_limit} pixels"
             )
+        _check_schedule(self)
         for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
@@ -107,6 +120,11 @@ _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
     "fc_width": (1, 65536),
+    **dict.fromkeys(("finetune_iterations", "finetune_negatives"), (0, _HUGE)),
+    "finetune_positives": (1, _HUGE),
+    "finetune_iou": (_TINY, 1),
+    "finetune_momentum": (0, 1),
+    "finetune_decay": (0, _HUGE),
     **dict.fromkeys(("retrain_after", "max_detections"), (1, _HUGE)),
     **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
     **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),
@@ -118,6 +136,27 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
+# Where the paper and its official release differ, and from the defaults.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "projection": "paper",
+        "scale_rule": "paper",
+        "mirror_positives": False,
+        "finetune_rates": (1e-4, 1e-5),
+        "finetune_shares": (5 / 6, 1 / 6),
+        "regression_lambda": 1000.0,
+    },
+    "release": {
+        "negative_overlap": None,
+        "svm_tolerance": 0.1,
+        "mirror_positives": False,
+        "finetune_rates": (1e-3, 1e-4, 1e-5),
+        "finetune_shares": (0.15, 0.15, 0.7),
+        "regression_lambda": 4000.0,
+    },
+}
+
+
 def make_config(preset: str = "default", **changes: Any) -> Config:
     """Make the configuration of a preset, with changes.
 
@@ -126,14 +165,7 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     ConfigError
         for an unknown preset, key, type or value.
     """
-    base: dict[str, Any] = {"preset": preset}
-    if preset == "paper":
-        base |= {"projection": "paper", "scale_rule": "paper", "regression_lambda": 1000.0}
-        base["mirror_positives"] = False
-    elif preset == "release":
-        base |= {"negative_overlap": None, "regression_lambda": 4000.0, "svm_tolerance": 0.1}
-        base["mirror_positives"] = False
-    return config_from_mapping(base | changes)
+    return config_from_mapping({"preset": preset} | _PRESETS.get(preset, {}) | changes)
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
@@ -149,6 +181,21 @@ def config_from_mapping(values: dict[str, Any]) -> Config:
         raise ConfigError(f"unknown key {unknown[0]!r}")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Config(**fields)
+
+
+def _check_schedule(config: Config) -> None:
+    rates, shares = config.finetune_rates, config.finetune_shares
+    if not rates or len(rates) != len(shares) or not all(0 < r < _HUGE for r in rates):
+        raise ConfigError(
+            f"finetune_rates {rates}: expected rates above 0, as many as finetune_shares {shares}"
+        )
+    if not all(s > 0 for s in shares) or not abs(sum(shares) - 1) < 1e-6:
+        raise ConfigError(f"finetune_shares {shares}: expected shares above 0 that sum to 1")
+    bounds = config.finetune_background
+    if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= config.finetune_iou:
+        raise ConfigError(
+            f"finetune_background {bounds}: expected two overlaps, at most {config.finetune_iou}"
+        )
 
 
 def _check_types(config: Config) -> None:

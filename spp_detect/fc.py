@@ -10,6 +10,8 @@ from torch import nn
 from spp_detect.config import Config
 
 DROPOUT = 0.5
+FRESH_STD = 0.01  # of weights that start from nothing
+BESIDE_STD = 0.001  # of the other levels' weights, beside an fc6 that starts from a trained one
 
 
 class FcLayers(nn.Module):
@@ -26,7 +28,10 @@ class FcLayers(nn.Module):
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(depth):
-            layers[f"fc{6 + i}"] = nn.Linear(width if i else inputs, width)
+            layer = nn.Linear(width if i else inputs, width)
+            nn.init.normal_(layer.weight, std=FRESH_STD)
+            nn.init.zeros_(layer.bias)
+            layers[f"fc{6 + i}"] = layer
             layers[f"relu{6 + i}"] = nn.ReLU(inplace=True)
             layers[f"drop{6 + i}"] = nn.Dropout(DROPOUT)
         self.layers = nn.Sequential(layers)
@@ -37,8 +42,46 @@ class FcLayers(nn.Module):
         described: torch.Tensor = self.layers(pooled)
         return described
 
+    def cut(self, depth: int) -> FcLayers:
+        """The first `depth` of the layers, which are shared."""
+        shorter = FcLayers(0, self.length, 0)
+        shorter.layers = self.layers[: 3 * depth]
+        return shorter
+
+    @torch.no_grad()
+    def start_from(
+        self, trained: dict[str, torch.Tensor], channels: int, levels: tuple[int, ...]
+    ) -> bool:
+        """Start from a net's own fc6 and fc7, whose fc6 took an n × n map of `channels`.
+
+        Its weights become those of the pyramid's n × n level; the other levels' start small.
+
+        Returns
+        -------
+        Whether they fit: the pyramid has such a level, and the layers are as wide.
+        """
+        fc6, fc7 = self.layers[0], self.layers[3]
+        assert isinstance(fc6, nn.Linear)
+        assert isinstance(fc7, nn.Linear)
+        columns = trained["fc6.weight"].shape[1]
+        side = round((columns / channels) ** 0.5)
+        if side not in levels or side * side * channels != columns:
+            return False
+        if trained["fc7.weight"].shape != fc7.weight.shape:
+            return False
+        first = channels * sum(n * n for n in levels[: levels.index(side)])
+        nn.init.normal_(fc6.weight, std=BESIDE_STD)
+        fc6.weight[:, first : first + columns] = trained["fc6.weight"]
+        fc6.bias.copy_(trained["fc6.bias"])
+        fc7.weight.copy_(trained["fc7.weight"])
+        fc7.bias.copy_(trained["fc7.bias"])
+        return True
+
+
+FC_DEPTH = {"pool5": 0, "fc6": 1, "fc7": 2}
+
 
 def build_fc(config: Config, inputs: int) -> FcLayers | None:
     """Build the layers up to the configuration's feature; None for pool5."""
-    depth = {"pool5": 0, "fc6": 1, "fc7": 2}[config.feature]
+    depth = FC_DEPTH[config.feature]
     return FcLayers(inputs, config.fc_width, depth) if depth else None

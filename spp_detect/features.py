@@ -113,18 +113,23 @@ class FeatureExtractor:
         rule = self.config.scale_rule
         scale = choose_scales(windows, np.array(maps.sides, float), short_side, rule)
         located = np.zeros((len(windows), 5), np.int32)
-        for s, (side, one_map) in enumerate(zip(maps.sides, maps.maps, strict=True)):
+        for s, one_map in enumerate(maps.maps):
             chosen = scale == s
-            factor = side / short_side
-            if side in self.config.scales and short_side > 1:
-                # Between pixel centres, as the release rescales.
-                factor = (side - 1) / (short_side - 1)
-            size = (one_map.shape[0], one_map.shape[1])
             located[chosen, 0] = s
-            located[chosen, 1:] = project_windows(
-                windows[chosen], factor, size, self.backbone.grid, self.config.projection
-            )
+            located[chosen, 1:] = self.project(windows[chosen], maps, s, one_map.shape[:2])
         return located
+
+    def project(
+        self, windows: NDArray[np.float32], maps: PhotoMaps, scale: int, map_size: tuple[int, ...]
+    ) -> NDArray[np.int32]:
+        """Project windows onto the map (height, width) of one scale: cells, int32 (N, 4)."""
+        side, short_side = maps.sides[scale], min(maps.size)
+        factor = side / short_side
+        if side in self.config.scales and short_side > 1:
+            # Between pixel centres, as the release rescales.
+            factor = (side - 1) / (short_side - 1)
+        size = (map_size[0], map_size[1])
+        return project_windows(windows, factor, size, self.backbone.grid, self.config.projection)
 
 
 def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tuple[int, int]:

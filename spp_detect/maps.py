@@ -45,16 +45,20 @@ class MapStore:
         self.full = False
         self.used = sum(path.stat().st_size for path in folder.glob("[!.]*.npy"))
 
-    def get(self, index: int) -> PhotoMaps:
-        """Read or compute the maps of photograph `index`; float16, on the CPU."""
+    def get(self, index: int, *, mirrored: bool = False) -> PhotoMaps:
+        """Read or compute the maps of photograph `index`, or of its mirror image.
+
+        They are float16, on the CPU, and read from the disk where they are used.
+        """
         photograph = self.dataset.photographs[index]
         size = (photograph.width, photograph.height)
-        paths = [self.folder / f"{index:06d}-{scale}.npy" for scale in self._scales]
+        end = "-mirrored.npy" if mirrored else ".npy"
+        paths = [self.folder / f"{index:06d}-{scale}{end}" for scale in self._scales]
         read = [_read_map(path) for path in paths]
         if all(one is not None for one in read):
             maps = tuple(torch.from_numpy(one) for one in read)
             return PhotoMaps(size, self.extractor.sides(size), maps)
-        computed = self.compute(index)
+        computed = self.compute(index, mirrored=mirrored)
         needed = sum(2 * half.numel() for half in computed.maps)
         self.full = self.used + needed > self.budget
         if not self.full:
@@ -81,6 +85,6 @@ class MapStore:
 
 def _read_map(path: Path) -> np.ndarray | None:
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception:  # whatever np.load stumbles over: the map is computed anew
         return None

@@ -1,6 +1,7 @@
 """The stages of a training run, each of which an interrupted run takes up again.
 
-windows → maps → feature scale → SVMs → box regression → model folder (paper, section 4.1).
+windows → fine-tuning → maps → feature scale → SVMs → box regression → model folder (paper, section
+4.1); fine-tuning only where it is asked for.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import nn
 
 from bbox_regression import BoxRegressor
 from data import DEFAULT_MAX_SIDE, LabelledSet
 from proposals import BoxesFile, ProposalCache
-from spp_detect.backbones import Backbone
+from spp_detect.backbones import Backbone, split_backbone
 from spp_detect.config import Config, to_mapping
 from spp_detect.detector import Detector, Heads, make_proposal_settings
 from spp_detect.examples import find_negatives, mirror_windows, select_regression_pairs
+from spp_detect.fc import FC_DEPTH, FcLayers
 from spp_detect.features import FeatureExtractor
 from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
+from spp_detect.finetuning import FineTuner
 from spp_detect.maps import MapStore
 from spp_detect.preparation import prepare_photos, read_windows, search_windows
 from spp_detect.report.progress import track
@@ -68,6 +72,7 @@ class TrainingRun:
     backbone : the trunk with its weights.
     resources : device, disk, largest photograph.
     boxes : windows from a file instead of the configured method's.
+    fc_weights : fc6 and fc7 of the net that the trunk comes from, where it had them.
     options : what the run was asked for, kept for whoever goes on with it.
     """
 
@@ -79,6 +84,7 @@ class TrainingRun:
         backbone: Backbone,
         resources: Resources,
         boxes: BoxesFile | None = None,
+        fc_weights: dict[str, torch.Tensor] | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         check_positives(dataset)
@@ -91,9 +97,8 @@ class TrainingRun:
         self.options = options or {}
         self.extractor = FeatureExtractor(backbone, config, resources.device)
         self.windows: list[NDArray[np.float32]] = []
-        self.maps = MapStore(
-            self.work / "maps", dataset, self.extractor, resources.map_budget, resources.max_side
-        )
+        self.maps = self._open_maps("maps", self.extractor)
+        self.fc = self._build_fc(fc_weights)
         self.order = np.random.default_rng(config.seed).permutation(len(dataset))
 
     def train(self) -> Detector:
@@ -101,17 +106,19 @@ class TrainingRun:
         self._begin()
         with self._stage("proposals"):
             self.windows = self.propose_windows()
+        if self.config.finetune_iterations:
+            with self._stage("fine-tuning"):
+                self.tune()
         with self._stage("maps"):
             self.compute_maps()
         with self._stage("feature scale"):
-            scale = self.measure_feature_scale()
+            pooled_scale, svm_scale = self.measure_feature_scales()
         with self._stage("svms"):
-            svms = self.train_svms(scale)
+            svms = self.train_svms(svm_scale)
         with self._stage("box regression"):
-            regression = self.fit_regression(scale)
-        detector = Detector(
-            self.config, self.dataset.classes, self.extractor, Heads(*svms, *regression)
-        )
+            regression = self.fit_regression(pooled_scale)
+        heads = Heads(*svms, *regression)
+        detector = Detector(self.config, self.dataset.classes, self.extractor, heads, self.fc)
         detector.save(self.folder)
         write_json(self.folder / "metrics.json", self._measure())
         shutil.rmtree(self.work / "maps", ignore_errors=True)
@@ -133,17 +140,51 @@ class TrainingRun:
             windows.append(one[1])
         return windows
 
+    def tune(self) -> None:
+        """Fine-tune the fc layers and the trunk's last layers, or load what was tuned."""
+        assert self.fc_layers is not None
+        done = self.work / "tuned.safetensors"
+        backbone = self.extractor.backbone
+        stem, tail = split_backbone(backbone, self.config.train_from)
+        depth = FC_DEPTH[self.config.feature]
+        layers = nn.ModuleDict({"tail": tail, "fc": self.fc_layers.cut(max(1, depth))})
+        if not done.is_file():
+            store = self.maps
+            if len(tail):
+                extractor = FeatureExtractor(stem, self.config, self.resources.device)
+                store = self._open_maps("stem_maps", extractor)
+            self._fill(store, mirrored=True)
+            tuner = FineTuner(
+                self.dataset,
+                self.windows,
+                self.extractor,
+                store,
+                tail,
+                self.fc_layers,
+                self.config,
+                self.work,
+            )
+            history = tuner.tune()
+            write_json(self.folder / "finetuning.json", tabulate(history))
+            write_tensors(done, layers.state_dict())
+        layers.load_state_dict(load_file(done))
+        shutil.rmtree(self.work / "stem_maps", ignore_errors=True)
+
     def compute_maps(self) -> None:
         """Compute every photograph's maps, until the budget is full."""
-        for i in track(range(len(self.dataset)), "maps"):
-            if not self.maps.full:
-                self.maps.get(i)
+        self._fill(self.maps)
 
-    def measure_feature_scale(self) -> float:
-        """Measure 20 / mean L2 norm over random windows of random photographs."""
+    def measure_feature_scales(self) -> tuple[float, float]:
+        """Measure 20 / mean L2 norm over random windows of random photographs.
+
+        Returns
+        -------
+        The factor of pooled features, and that of what the SVMs take.
+        """
         path = self.work / "feature_scale.json"
         if path.is_file():
-            return float(json.loads(path.read_text(encoding="utf-8"))["scale"])
+            scales = json.loads(path.read_text(encoding="utf-8"))
+            return float(scales["pooled"]), float(scales["svm"])
         random = np.random.default_rng(self.config.seed)
         norms = []
         for i in track(self.order[: self.config.norm_photographs].tolist(), "feature scale"):
@@ -151,10 +192,15 @@ class TrainingRun:
             count = min(self.config.norm_windows, len(windows))
             sample = windows[random.permutation(len(windows))[:count]]
             pooled = self.extractor.pool(self.maps.get(i), sample)
-            norms.append(pooled.features.norm(dim=1)[pooled.inverse].mean().item())
-        scale = self.config.feature_norm / float(np.mean(norms))
-        write_json(path, {"scale": scale})
-        return scale
+            norms.append(
+                [
+                    features.norm(dim=1)[pooled.inverse].mean().item()
+                    for features in (pooled.features, self._describe(pooled.features))
+                ]
+            )
+        pooled_scale, svm_scale = (self.config.feature_norm / np.mean(norms, axis=0)).tolist()
+        write_json(path, {"pooled": pooled_scale, "svm": svm_scale})
+        return pooled_scale, svm_scale
 
     def train_svms(self, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Train every class's SVM with hard negatives, in one pass over the photographs."""
@@ -199,6 +245,41 @@ class TrainingRun:
         coefs, intercepts = zip(*fitted, strict=True)
         return torch.stack(coefs), torch.stack(intercepts)
 
+    def _build_fc(self, trained: dict[str, torch.Tensor] | None) -> FcLayers | None:
+        """Build fc6 and fc7 as they start; the feature says how many of them describe a window."""
+        self.fc_layers: FcLayers | None = None
+        depth = FC_DEPTH[self.config.feature]
+        if not depth and not self.config.finetune_iterations:
+            return None
+        torch.manual_seed(self.config.seed)
+        self.fc_layers = FcLayers(self.extractor.length, self.config.fc_width, 2).eval()
+        begun = self.work / "fc.safetensors"
+        if begun.is_file():
+            self.fc_layers.load_state_dict(load_file(begun))
+        elif trained is not None:
+            channels = self.extractor.backbone.channels
+            self.fc_layers.start_from(trained, channels, self.config.levels)
+        self.fc_layers.to(self.resources.device)
+        return self.fc_layers.cut(depth).eval() if depth else None
+
+    @torch.inference_mode()
+    def _describe(self, features: torch.Tensor) -> torch.Tensor:
+        """Apply the fc layers, where there are any: what the SVMs take."""
+        return features if self.fc is None else self.fc(features)
+
+    def _open_maps(self, name: str, extractor: FeatureExtractor) -> MapStore:
+        resources = self.resources
+        return MapStore(
+            self.work / name, self.dataset, extractor, resources.map_budget, resources.max_side
+        )
+
+    def _fill(self, store: MapStore, *, mirrored: bool = False) -> None:
+        """Compute maps until the budget is full, those of the mirror images too if asked for."""
+        for i in track(range(len(self.dataset)), "maps"):
+            for flip in (False, True)[: 1 + mirrored]:
+                if not store.full:
+                    store.get(i, mirrored=flip)
+
     def _begin(self) -> None:
         """Write down what the run is made of, or check that an earlier start was of the same."""
         backbone = self.extractor.backbone
@@ -219,6 +300,8 @@ class TrainingRun:
                     raise TrainingError(f"{path}: the run was begun with {difference}")
         else:
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
+            if self.fc_layers is not None:
+                write_tensors(self.work / "fc.safetensors", self.fc_layers.state_dict())
             write_json(path, identity | {"options": self.options})
 
     def _fit_class(self, c: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,7 +340,8 @@ class TrainingRun:
                 views.append((self.maps.compute(i, mirrored=True), mirrored))
             for maps, boxes in views:
                 pooled = self.extractor.pool(maps, boxes)
-                features = pooled.features[pooled.inverse].half().cpu().numpy()
+                described = self._describe(pooled.features)
+                features = described[pooled.inverse].half().cpu().numpy()
                 for c in np.unique(easy.classes):
                     rows[c].append(features[easy.classes == c])
         return [np.concatenate(parts) for parts in rows]
@@ -274,7 +358,7 @@ class TrainingRun:
             self.config.negative_overlap,
         )
         keys = (np.int64(i) << WINDOW_BITS) + pooled.first
-        miner.mine(pooled.features.cpu().numpy(), negative, keys)
+        miner.mine(self._describe(pooled.features).cpu().numpy(), negative, keys)
 
     def _labelled_windows(self, i: int) -> NDArray[np.float32]:
         """The boxes of a photograph, then its proposals: boxes are negatives of other classes."""
@@ -296,7 +380,7 @@ class TrainingRun:
         for i in np.unique(photographs).tolist():
             chosen = keys[photographs == i] & ((1 << WINDOW_BITS) - 1)
             pooled = self.extractor.pool(self.maps.get(i), self._labelled_windows(i)[chosen])
-            rows.append(pooled.features[pooled.inverse].half().cpu().numpy())
+            rows.append(self._describe(pooled.features)[pooled.inverse].half().cpu().numpy())
         return np.concatenate(rows)
 
     def _measure(self) -> dict[str, Any]:
@@ -385,6 +469,12 @@ def check_positives(dataset: LabelledSet) -> None:
             f"{dataset.root}: split {dataset.split} has no box of class {dataset.classes[c]!r} "
             "that is not difficult; expected at least one"
         )
+
+
+def tabulate(history: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Name the columns of a fine-tuning's history."""
+    names = ("iteration", "training_loss", "held_out_loss", "held_out_accuracy")
+    return [dict(zip(names, row, strict=True)) for row in history.tolist()]
 
 
 def fingerprint_dataset(dataset: LabelledSet) -> str:

@@ -1,8 +1,8 @@
 """Convolutional trunks that end at a map of stride 16."""
 
-from spp_detect.backbones.base import Backbone, InputFormat
+from spp_detect.backbones.base import Backbone, InputFormat, split_backbone
 from spp_detect.backbones.registry import BACKBONES, build_backbone
-from spp_detect.backbones.weights import WeightsError, load_weights
+from spp_detect.backbones.weights import WeightsError, load_weights, read_fc_weights
 
 __all__ = [
     "BACKBONES",
@@ -11,4 +11,6 @@ __all__ = [
     "WeightsError",
     "build_backbone",
     "load_weights",
+    "read_fc_weights",
+    "split_backbone",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from spp_detect.config import ConfigError
 from spp_detect.windows import CellGrid
 
 
@@ -65,6 +68,45 @@ class Backbone(nn.Module):
         mean = torch.tensor(self.input_format.mean)
         std = torch.tensor(self.input_format.std)
         return ((values.float() - mean) / std).permute(2, 0, 1)[None]
+
+
+def split_backbone(backbone: Backbone, layer: str) -> tuple[Backbone, nn.Sequential]:
+    """Split a trunk before one of its layers; both parts share the trunk's weights.
+
+    Parameters
+    ----------
+    backbone : the trunk.
+    layer : name of the second part's first layer, as "layer3" or "features.10"; "" for none.
+
+    Returns
+    -------
+    stem and tail: the tail is empty where `layer` is "".
+
+    Raises
+    ------
+    ConfigError
+        for a name that is no layer's, or the first layer's, before which there is no map.
+    """
+    layers = OrderedDict(_list_layers(backbone.layers))
+    names = list(layers)
+    if layer and layer not in names[1:]:
+        raise ConfigError(
+            f"train_from {layer!r}: expected a layer of {backbone.name}: {', '.join(names[1:])}"
+        )
+    cut = names.index(layer) if layer else len(names)
+    parts = list(layers.values())
+    stem, tail = nn.Sequential(*parts[:cut]), nn.Sequential(*parts[cut:])
+    with torch.no_grad():
+        channels = stem(torch.zeros(1, 3, 64, 64)).shape[1]
+    return Backbone(backbone.name, stem, channels, backbone.input_format).eval(), tail
+
+
+def _list_layers(layers: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in layers.named_children():
+        if name == "features":
+            yield from ((f"features.{i}", part) for i, part in child.named_children())
+        else:
+            yield name, child
 
 
 def measure_grid(layers: nn.Module) -> CellGrid:

@@ -12,6 +12,12 @@ from torch import nn
 
 from spp_detect.backbones.base import Backbone
 
+# torchvision's names of what the paper calls fc6 and fc7.
+FC_LAYERS = {
+    "alexnet": ("classifier.1", "classifier.4"),
+    "vgg16": ("classifier.0", "classifier.3"),
+}
+
 
 class WeightsError(ValueError):
     """Weights that cannot be had, read or used; one line says which and what was expected."""
@@ -38,9 +44,38 @@ def load_weights(backbone: Backbone, source: str) -> str:
     """
     if source == "none":
         return "none"
-    state = _download(backbone.name) if source == "imagenet" else _read(Path(source))
-    _fit(backbone, state, source)
+    _fit(backbone, _find(backbone.name, source), source)
     return source if source == "imagenet" else Path(source).name
+
+
+def read_fc_weights(name: str, source: str) -> dict[str, torch.Tensor] | None:
+    """Read the fc layers that a net had for its task: fc6 and fc7, weight and bias each.
+
+    Parameters
+    ----------
+    name : the trunk's.
+    source : as `load_weights` takes it.
+
+    Returns
+    -------
+    "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias", or None where the net has none or the file
+    is without them.
+    """
+    if name not in FC_LAYERS or source == "none":
+        return None
+    state = _find(name, source)
+    names = {
+        f"{ours}.{part}": f"{theirs}.{part}"
+        for ours, theirs in zip(("fc6", "fc7"), FC_LAYERS[name], strict=True)
+        for part in ("weight", "bias")
+    }
+    if not all(theirs in state for theirs in names.values()):
+        return None
+    return {ours: state[theirs] for ours, theirs in names.items()}
+
+
+def _find(name: str, source: str) -> dict[str, torch.Tensor]:
+    return _download(name) if source == "imagenet" else _read(Path(source))
 
 
 def _download(name: str) -> dict[str, torch.Tensor]:
