@@ -83,9 +83,11 @@ class StageClock:
         """Measure every forward pass of a module in the context."""
         before = module.register_forward_pre_hook(lambda *_: self._start(stage))
         after = module.register_forward_hook(lambda *_: self._stop(stage))
-        yield
-        before.remove()
-        after.remove()
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
 
     def _start(self, stage: str) -> None:
         self.seconds[stage] -= self._now()
