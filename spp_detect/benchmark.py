@@ -32,7 +32,7 @@ PAPER_STAGES = ("conv", "pooling", "fc")  # what the paper's tables 9 and 10 cou
 PAPER_SCALE = 688  # the paper's single scale
 PAPER_SCALES = (480, 576, 688, 864, 1200)
 RCNN = "R-CNN"
-WARM_UP_WINDOWS = 256
+RCNN_WARM_UP = 256  # windows: enough for whole batches, and soon done
 
 
 class BenchmarkError(ValueError):
@@ -139,7 +139,7 @@ def run_benchmark(
     return {
         **_describe(detector, settings),
         "contenders": {
-            name: {"scales": _scales(one), **_summarise(photographs, name)}
+            name: {"scales": _list_scales(one), **_summarise(photographs, name)}
             for name, one in contenders.items()
         },
         "speedup": {name: _compare(photographs, name) for name in contenders if name != RCNN},
@@ -210,8 +210,8 @@ def _warm_up(contenders: dict[str, Detector], path: Path, settings: BenchmarkSet
     """Let everything that is compiled or allocated at its first use be so."""
     photo = read_photo(path, settings.max_side)
     windows = _propose(next(iter(contenders.values())), photo, settings)
-    for detector in contenders.values():
-        _measure_contender(detector, photo, windows[:WARM_UP_WINDOWS])
+    for name, detector in contenders.items():
+        _measure_contender(detector, photo, windows[:RCNN_WARM_UP] if name == RCNN else windows)
 
 
 def _measure_photograph(
@@ -307,7 +307,7 @@ def _describe(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]
     }
 
 
-def _scales(detector: Detector) -> list[int] | None:
+def _list_scales(detector: Detector) -> list[int] | None:
     """A contender's short sides; R-CNN has none."""
     warps = isinstance(detector.extractor, RcnnExtractor)
     return None if warps else list(detector.config.scales)
@@ -319,14 +319,14 @@ def _summarise(photographs: list[dict[str, Any]], name: str) -> dict[str, Any]:
     seconds = [one["seconds"][name] for one in own]
     summary = {
         "photographs": len(own),
-        "windows": _spread([one["windows"] for one in own]),
-        "distinct_windows": _spread([one["distinct_windows"][name] for one in own]),
-        "stages": {stage: _spread([one[stage] for one in seconds]) for stage in STAGES},
-        "paper": _spread([sum_stages(one, PAPER_STAGES) for one in seconds]),
-        "all": _spread([sum_stages(one, STAGES) for one in seconds]),
+        "windows": _find_spread([one["windows"] for one in own]),
+        "distinct_windows": _find_spread([one["distinct_windows"][name] for one in own]),
+        "stages": {stage: _find_spread([one[stage] for one in seconds]) for stage in STAGES},
+        "paper": _find_spread([sum_stages(one, PAPER_STAGES) for one in seconds]),
+        "all": _find_spread([sum_stages(one, STAGES) for one in seconds]),
     }
     if name in own[0]["warp"]:
-        summary["warp"] = _spread([one["warp"][name] for one in own])
+        summary["warp"] = _find_spread([one["warp"][name] for one in own])
     return summary
 
 
@@ -337,9 +337,12 @@ def _compare(photographs: list[dict[str, Any]], name: str) -> dict[str, Any]:
         key: [sum_stages(one[RCNN], stages) / sum_stages(one[name], stages) for one in both]
         for key, stages in (("paper", PAPER_STAGES), ("all", STAGES))
     }
-    return {"photographs": len(both), **{key: _spread(values) for key, values in ratios.items()}}
+    return {
+        "photographs": len(both),
+        **{key: _find_spread(values) for key, values in ratios.items()},
+    }
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def _find_spread(values: Sequence[float]) -> dict[str, Any]:
     low, median, high = np.percentile(values, (25, 50, 75)).tolist()
     return {"median": median, "quartiles": [low, high]}

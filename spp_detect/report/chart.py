@@ -61,7 +61,7 @@ def _draw_bars(panel: Axes, result: dict[str, Any], texts: dict[str, str]) -> No
         panel.text(start, row, f"  {text}", va="center", fontsize=9, color=_TEXT)
     panel.set_yticks(range(len(texts)), list(texts))
     panel.set_ylim(len(texts) - 0.5, -0.5)
-    panel.margins(x=0.4)  # room for the words after the longest bar
+    panel.margins(x=0.5)  # room for the words after the longest bar
     panel.set_axisbelow(True)
     panel.grid(axis="x", color=_GRID, linewidth=0.8)
     panel.tick_params(length=0, labelsize=9, colors=_TEXT)

@@ -50,7 +50,9 @@ def show_benchmark(result: dict[str, Any]) -> None:
     table.add_section()
     counted = describe_paper_stages(result)
     for key, label in (("paper", counted), ("all", "all")):
-        table.add_row(label, *(_spread(one[key]) for one in contenders.values()), style="bold")
+        table.add_row(
+            label, *(_format_spread(one[key]) for one in contenders.values()), style="bold"
+        )
     table.add_section()
     for key, label in (("paper", f"speed-up, {counted}"), ("all", "speed-up, all")):
         ratios = [result["speedup"].get(name) for name in contenders]
@@ -77,7 +79,7 @@ def _caption_benchmark(result: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _spread(value: dict[str, Any]) -> str:
+def _format_spread(value: dict[str, Any]) -> str:
     """Median and quartiles of seconds."""
     low, high = value["quartiles"]
     return f"{value['median']:.3f}\n{low:.3f}–{high:.3f}"
