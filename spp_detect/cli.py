@@ -24,6 +24,13 @@ from spp_detect.backbones import (
     load_weights,
     read_fc_weights,
 )
+from spp_detect.benchmark import (
+    PAPER_SCALES,
+    BenchmarkError,
+    BenchmarkSettings,
+    run_benchmark,
+    sample_photographs,
+)
 from spp_detect.config import FEATURES, PRESETS, ConfigError, make_config
 from spp_detect.demo import run_demo
 from spp_detect.detector import Detector, ModelError
@@ -32,9 +39,10 @@ from spp_detect.evaluation import detect_dataset, measure, propose_folder
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
 from spp_detect.preparation import WindowSource, read_windows, search_windows
+from spp_detect.report.chart import plot_seconds
 from spp_detect.report.folder import report_folder
 from spp_detect.report.record import describe_run
-from spp_detect.report.tables import show_recall, show_result
+from spp_detect.report.tables import show_benchmark, show_recall, show_result
 from spp_detect.training import (
     Resources,
     TrainingError,
@@ -46,6 +54,7 @@ from spp_detect.training import (
 from svm import SvmError
 
 USER_ERRORS = (
+    BenchmarkError,
     ConfigError,
     DataError,
     DownloadError,
@@ -249,6 +258,61 @@ def detect(
     """
     skipped = report_folder(Detector.load(run, device), folder, out, min_score, max_side)
     sys.exit(2 if skipped else 0)
+
+
+@app.command()
+@model_folder
+@click.argument("data", type=path_type)
+@click.option("--images", type=click.IntRange(1), default=100, help="Random photographs of DATA.")
+@click.option("--split", default="test", help="Split, where DATA is labelled.")
+@click.option(
+    "--scales",
+    default=",".join(map(str, PAPER_SCALES)),
+    help="Short sides in pixels of SPP-net at several scales.",
+)
+@click.option("--windows", type=click.IntRange(1), default=2000, help="Most, per photograph.")
+@click.option(
+    "--rcnn", type=path_type, help="Model folder whose heads are R-CNN's; RUN's if not given."
+)
+@click.option(
+    "--rcnn-images",
+    type=click.IntRange(1),
+    help="R-CNN takes only so many of the photographs; it is slow without a GPU.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(1), default=1, help="Per photograph; their median counts."
+)
+@click.option("--out", type=path_type, help="Folder for the results; RUN/benchmark if not given.")
+@seed_option
+@device_option
+@max_side_option
+def benchmark(
+    run: Path,
+    data: Path,
+    images: int,
+    split: str,
+    scales: str,
+    windows: int,
+    rcnn: Path | None,
+    rcnn_images: int | None,
+    repeats: int,
+    out: Path | None,
+    seed: int,
+    device: str,
+    max_side: int,
+) -> None:
+    """Time SPP-net at one scale and at several, and R-CNN with the same weights.
+
+    DATA is labelled or just a folder of photographs.
+    """
+    detector = Detector.load(run, device)
+    settings = BenchmarkSettings(_parse_scales(scales), windows, rcnn_images, repeats, max_side)
+    paths = sample_photographs(data, split, images, seed, max_side)
+    result = run_benchmark(detector, paths, settings, Detector.load(rcnn, device) if rcnn else None)
+    show_benchmark(result)
+    out = out or run / "benchmark"
+    write_json(out / "benchmark.json", result)
+    plot_seconds(result, out / "benchmark.png")
 
 
 @app.command()

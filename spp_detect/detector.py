@@ -23,7 +23,7 @@ from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone
 from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
 from spp_detect.fc import FcLayers, build_fc
-from spp_detect.features import FeatureExtractor, WindowFeatures, choose_device
+from spp_detect.features import Extractor, FeatureExtractor, WindowFeatures, choose_device
 from spp_detect.files import write_json, write_tensors
 from spp_detect.preparation import prepare_photos, search_windows
 
@@ -71,7 +71,7 @@ class Detector:
         self,
         config: Config,
         classes: tuple[str, ...],
-        extractor: FeatureExtractor,
+        extractor: Extractor,
         heads: Heads,
         fc: FcLayers | None = None,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -47,6 +48,30 @@ class WindowFeatures:
     features: torch.Tensor
     first: NDArray[np.int64]
     inverse: NDArray[np.int64]
+
+
+class Extractor(Protocol):
+    """What a detector asks of its features: SPP-net's here, R-CNN's in `rcnn`.
+
+    Attributes
+    ----------
+    config, device, backbone, pyramid : what it was made of.
+    """
+
+    config: Config
+    device: torch.device
+    backbone: Backbone
+    pyramid: SpatialPyramidPool
+
+    @property
+    def length(self) -> int:
+        """Values of one window's feature."""
+
+    def compute_maps(self, photo: NDArray[np.uint8]) -> Any:
+        """Do what is done once per photograph; the result knows the photograph's size."""
+
+    def pool(self, maps: Any, windows: NDArray[np.float32]) -> WindowFeatures:
+        """Do what is done per window."""
 
 
 class FeatureExtractor:

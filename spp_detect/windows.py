@@ -101,12 +101,14 @@ def choose_scales(
     return np.argmin(distance, axis=1)
 
 
-def unique_rows(rows: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find windows that land on the same cells: they have the same features.
+def unique_rows(
+    rows: NDArray[np.int32] | NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find windows that land on the same cells, or are the same: they have the same features.
 
     Parameters
     ----------
-    rows : integers (N, K).
+    rows : (N, K), cells or corners.
 
     Returns
     -------

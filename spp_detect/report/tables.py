@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,57 @@ def show_recall(recall: Recall, what: str) -> None:
     shares = (recall.at_50, recall.at_70, recall.average)
     table.add_row(*map(_percent, shares), f"{recall.windows:.0f}")
     Console().print(table)
+
+
+def show_benchmark(result: dict[str, Any]) -> None:
+    """Print the seconds of each stage and the speed-ups, of `benchmark.run_benchmark`'s result."""
+    contenders = result["contenders"]
+    table = Table(
+        title=f"{result['backbone']}, {result['device']}, {result['dtype']}: seconds a photograph",
+        caption=_caption_benchmark(result),
+    )
+    table.add_column("median")
+    for name in contenders:
+        table.add_column(name, justify="right")
+    for stage in next(iter(contenders.values()))["stages"]:
+        medians = [f"{one['stages'][stage]['median']:.3f}" for one in contenders.values()]
+        table.add_row("fc (none)" if stage == "fc" and not result["fc_layers"] else stage, *medians)
+    table.add_section()
+    counted = describe_paper_stages(result)
+    for key, label in (("paper", counted), ("all", "all")):
+        table.add_row(
+            label, *(_format_spread(one[key]) for one in contenders.values()), style="bold"
+        )
+    table.add_section()
+    for key, label in (("paper", f"speed-up, {counted}"), ("all", "speed-up, all")):
+        ratios = [result["speedup"].get(name) for name in contenders]
+        table.add_row(label, *(f"{one[key]['median']:.1f}×" if one else "1×" for one in ratios))
+    Console().print(table)
+
+
+def describe_paper_stages(result: dict[str, Any]) -> str:
+    """Name the stages of a benchmark that the paper counts."""
+    return "conv + pooling + fc" if result["fc_layers"] else "conv + pooling"
+
+
+def _caption_benchmark(result: dict[str, Any]) -> str:
+    contenders = result["contenders"]
+    photographs = {one["photographs"] for one in contenders.values()}
+    parts = [
+        f"{max(photographs)} photographs"
+        + (f", R-CNN on {min(photographs)} of them" if len(photographs) > 1 else ""),
+        f"{next(iter(contenders.values()))['windows']['median']:.0f} windows",
+        f"R-CNN's conv holds {contenders['R-CNN']['warp']['median']:.3f} s of cropping and warping",
+    ]
+    if not result["fc_layers"]:
+        parts.append("no fc layers in this model")
+    return "; ".join(parts)
+
+
+def _format_spread(value: dict[str, Any]) -> str:
+    """Median and quartiles of seconds."""
+    low, high = value["quartiles"]
+    return f"{value['median']:.3f}\n{low:.3f}–{high:.3f}"
 
 
 def _percent(fraction: float) -> str:

@@ -1,0 +1,102 @@
+"""R-CNN's features: each window cropped, warped, one forward pass of its own (arXiv 1311.2524)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from spp_detect.backbones import Backbone
+from spp_detect.config import Config
+from spp_detect.features import WindowFeatures
+from spp_detect.pyramid import SpatialPyramidPool
+from spp_detect.windows import unique_rows
+
+CROP_SIDE = 224  # pixels: the side of the trunks' training crops
+CONTEXT = 16  # pixels of the warped crop around the window (R-CNN, appendix A)
+# Crops of one forward pass. A GPU wants many; a core is fastest while they stay in its cache.
+BATCHES = {"cpu": 8, "cuda": 128}
+
+
+@dataclass(frozen=True)
+class WarpSource:
+    """What the crops of one photograph are warped from.
+
+    Attributes
+    ----------
+    size : (width, height) of the photograph in pixels.
+    pixels : float32 (1, 3, H, W), normalised, on the device.
+    """
+
+    size: tuple[int, int]
+    pixels: torch.Tensor
+
+
+class RcnnExtractor:
+    """The convolutions once per window, then the same pyramid: R-CNN beside FeatureExtractor.
+
+    Parameters
+    ----------
+    backbone : the trunk, on the CPU or wherever; it is moved to `device`.
+    config : the levels; scales and rules have no meaning here.
+    device : where crops are warped and maps computed.
+    """
+
+    def __init__(self, backbone: Backbone, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
+        self.pyramid = SpatialPyramidPool(config.levels)
+
+    @property
+    def length(self) -> int:
+        """Values of one window's feature."""
+        return self.backbone.channels * self.pyramid.bins
+
+    @torch.inference_mode()
+    def compute_maps(self, photo: NDArray[np.uint8]) -> WarpSource:
+        """Normalise a uint8 RGB photograph (H, W, 3); the maps wait for the windows."""
+        height, width = photo.shape[:2]
+        return WarpSource((width, height), self.backbone.normalise(photo).to(self.device))
+
+    @torch.inference_mode()
+    def pool(self, source: WarpSource, windows: NDArray[np.float32]) -> WindowFeatures:
+        """Compute the maps of windows, float32 (N, 4) in the photograph, and pool each whole."""
+        first, inverse = unique_rows(windows)
+        distinct = torch.from_numpy(windows[first]).to(self.device)
+        features = torch.empty((len(first), self.length), device=self.device)
+        step = BATCHES[self.device.type]
+        for start in range(0, len(first), step):
+            maps = self.backbone(warp_windows(source.pixels, distinct[start : start + step]))
+            features[start : start + step] = self.pyramid(maps)
+        return WindowFeatures(features, first, inverse)
+
+
+def warp_windows(pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """Crop windows with their context and warp each to a square, whatever its shape.
+
+    The window itself fills the middle of the crop, all but `CONTEXT` pixels on each side. What
+    lies outside the photograph is zero, the mean colour of normalised pixels.
+
+    Parameters
+    ----------
+    pixels : float32 (1, 3, H, W), normalised.
+    windows : float32 (N, 4), half-open pixels, same device.
+
+    Returns
+    -------
+    float32 (N, 3, CROP_SIDE, CROP_SIDE), bilinear, channels last in memory.
+    """
+    size = windows.new_tensor([pixels.shape[3], pixels.shape[2]])
+    # affine_grid's coordinates run from -1 to 1 between the outer edges of crop and photograph.
+    middle = (windows[:, :2] + windows[:, 2:]) / size - 1
+    reach = (windows[:, 2:] - windows[:, :2]) / size * (CROP_SIDE / (CROP_SIDE - 2 * CONTEXT))
+    affine = torch.cat([torch.diag_embed(reach), middle[:, :, None]], dim=2)
+    shape = [len(windows), 3, CROP_SIDE, CROP_SIDE]
+    grid = functional.affine_grid(affine, shape, align_corners=False)
+    photos = pixels.expand(len(windows), -1, -1, -1)
+    crops = functional.grid_sample(photos, grid, padding_mode="zeros", align_corners=False)
+    return crops.contiguous(memory_format=torch.channels_last)
