@@ -10,12 +10,11 @@ from torch import nn
 from spp_detect.config import Config
 
 DROPOUT = 0.5
-FRESH_STD = 0.01  # of weights that start from nothing
 BESIDE_STD = 0.001  # of the other levels' weights, beside an fc6 that starts from a trained one
 
 
 class FcLayers(nn.Module):
-    """fc6, or fc6 and fc7, each with ReLU and dropout.
+    """fc6, or fc6 and fc7, each with ReLU and dropout; fresh weights as He et al. 2015.
 
     Parameters
     ----------
@@ -29,7 +28,7 @@ class FcLayers(nn.Module):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(depth):
             layer = nn.Linear(width if i else inputs, width)
-            nn.init.normal_(layer.weight, std=FRESH_STD)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
             layers[f"fc{6 + i}"] = layer
             layers[f"relu{6 + i}"] = nn.ReLU(inplace=True)

@@ -142,33 +142,35 @@ class TrainingRun:
 
     def tune(self) -> None:
         """Fine-tune the fc layers and the trunk's last layers, or load what was tuned."""
-        assert self.fc_layers is not None
         done = self.work / "tuned.safetensors"
-        backbone = self.extractor.backbone
-        stem, tail = split_backbone(backbone, self.config.train_from)
-        depth = FC_DEPTH[self.config.feature]
-        layers = nn.ModuleDict({"tail": tail, "fc": self.fc_layers.cut(max(1, depth))})
+        tuner = self.make_tuner()
+        tuned = nn.ModuleDict({"tail": tuner.tail, "fc": tuner.fc})
         if not done.is_file():
-            store = self.maps
-            if len(tail):
-                extractor = FeatureExtractor(stem, self.config, self.resources.device)
-                store = self._open_maps("stem_maps", extractor)
-            self._fill(store, mirrored=True)
-            tuner = FineTuner(
-                self.dataset,
-                self.windows,
-                self.extractor,
-                store,
-                tail,
-                self.fc_layers,
-                self.config,
-                self.work,
-            )
+            self._fill(tuner.store, mirrored=True)
             history = tuner.tune()
             write_json(self.folder / "finetuning.json", tabulate(history))
-            write_tensors(done, layers.state_dict())
-        layers.load_state_dict(load_file(done))
+            write_tensors(done, tuned.state_dict())
+        tuned.load_state_dict(load_file(done))
         shutil.rmtree(self.work / "stem_maps", ignore_errors=True)
+
+    def make_tuner(self) -> FineTuner:
+        """Make what fine-tunes: on the trunk's maps, or on those of its layers that stay."""
+        assert self.fc_layers is not None
+        stem, tail = split_backbone(self.extractor.backbone, self.config.train_from)
+        store = self.maps
+        if len(tail):
+            extractor = FeatureExtractor(stem, self.config, self.resources.device)
+            store = self._open_maps("stem_maps", extractor)
+        return FineTuner(
+            self.dataset,
+            self.windows,
+            self.extractor,
+            store,
+            tail,
+            self.fc_layers,
+            self.config,
+            self.work,
+        )
 
     def compute_maps(self) -> None:
         """Compute every photograph's maps, until the budget is full."""
