@@ -25,7 +25,7 @@ from spp_detect.report.record import describe_run
 from spp_detect.report.tables import show_result
 from spp_detect.training import Resources, TrainingRun
 
-TRUNK_STEPS = 1400
+TRUNK_STEPS = 1200
 PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
 PHOTOGRAPHS_SHOWN = 12
 
@@ -112,6 +112,7 @@ def _write_page(numbers: dict[str, Any], test: LabelledSet, out: Path) -> None:
         "held-out photographs": str(len(test)),
         "seconds in all": f"{numbers['seconds']:.0f}",
     }
+    (out / "report").mkdir(exist_ok=True)
     curves = Figure("../evaluation/precision_recall.png", "Precision and recall", "per class")
     shown = [
         Figure(f"../detections/drawn/{p.path.name}.jpg", p.name, "score above 0")
