@@ -25,6 +25,7 @@ from spp_detect.features import FeatureExtractor
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
+from spp_detect.selection import select_detections
 from spp_detect.training import fingerprint_weights
 
 STAGES = ("reading", "proposals", "conv", "pooling", "fc", "classification")
@@ -262,7 +263,8 @@ def _measure_contender(
     with clock.measure("fc"):
         described = detector.describe(pooled)
     with clock.measure("classification"):
-        detector.classify(pooled, described, windows, maps.size)
+        scored = detector.classify(pooled, described, windows, maps.size)
+        select_detections([scored], detector.config)
     seconds = clock.seconds
     if isinstance(extractor, RcnnExtractor):
         # Its convolutions run window by window, so they lie inside of its pooling.

@@ -31,9 +31,10 @@ from spp_detect.benchmark import (
     run_benchmark,
     sample_photographs,
 )
+from spp_detect.combination import load_detector
 from spp_detect.config import FEATURES, PRESETS, ConfigError, make_config
 from spp_detect.demo import run_demo
-from spp_detect.detector import Detector, ModelError
+from spp_detect.detector import Detector, ModelError, PhotoDetector
 from spp_detect.download import DownloadError, download_voc
 from spp_detect.evaluation import detect_dataset, measure, propose_folder
 from spp_detect.features import choose_device
@@ -71,6 +72,7 @@ USER_ERRORS = (
 path_type = click.Path(path_type=Path)
 labelled_data = click.argument("data", type=path_type)
 model_folder = click.argument("run", type=path_type)
+model_folders = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=path_type)
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -181,7 +183,7 @@ def train(
 
 
 @app.command()
-@model_folder
+@model_folders
 @labelled_data
 @click.option("--split", default="test", help="Split of DATA.")
 @click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
@@ -190,7 +192,7 @@ def train(
 @device_option
 @max_side_option
 def evaluate(
-    run: Path,
+    runs: tuple[Path, ...],
     data: Path,
     split: str,
     out: Path | None,
@@ -199,23 +201,25 @@ def evaluate(
     device: str,
     max_side: int,
 ) -> None:
-    """Detect on a labelled split and measure average precision."""
-    detector = Detector.load(run, device)
+    """Detect on a labelled split and measure average precision.
+
+    Several RUNs detect together: NMS over the union of their scored windows.
+    """
+    detector = load_detector(runs, device)
     dataset = _open_checked(data, split, detector.classes, max_side)
     start = time.perf_counter()
-    source = _find_source(run, detector, boxes)
+    source = _find_source(runs[0], detector, boxes)
     found = detect_dataset(detector, dataset, source=source, regress=regression, max_side=max_side)
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
-    show_result(result, f"{run} on {split}")
+    show_result(result, f"{' + '.join(str(run) for run in runs)} on {split}")
     if out is not None:
         names = [photograph.name for photograph in dataset]
         write_comp(out, found, names, dataset.classes, split=split)
         numbers |= {
             "seconds": seconds,
             "regression": regression,
-            "backbone": detector.config.backbone,
-            "weights": detector.config.weights,
+            "models": [_describe_model(run) for run in runs],
         }
         _write_result(out, result, numbers)
 
@@ -243,20 +247,21 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 
 
 @app.command()
-@model_folder
+@model_folders
 @click.argument("folder", type=path_type)
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
 @click.option("--min-score", type=float, default=-0.5, help="Least score of a detection.")
 @device_option
 @max_side_option
 def detect(
-    run: Path, folder: Path, out: Path, min_score: float, device: str, max_side: int
+    runs: tuple[Path, ...], folder: Path, out: Path, min_score: float, device: str, max_side: int
 ) -> None:
     """Detect on a folder of photographs: json, csv, drawn pictures, a page.
 
-    A photograph that cannot be read is named and skipped; the exit status is then 2.
+    Several RUNs detect together. A photograph that cannot be read is named and skipped; the exit
+    status is then 2.
     """
-    skipped = report_folder(Detector.load(run, device), folder, out, min_score, max_side)
+    skipped = report_folder(load_detector(runs, device), folder, out, min_score, max_side)
     sys.exit(2 if skipped else 0)
 
 
@@ -403,7 +408,14 @@ def _prepare_run(
     return TrainingRun(out, dataset, config, backbone, resources, boxes, fc_weights, options)
 
 
-def _find_source(run: Path, detector: Detector, boxes: Path | None) -> WindowSource:
+def _describe_model(run: Path) -> dict[str, Any]:
+    """What of a model's configuration its results must be read with."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
+    names = ("backbone", "weights", "scales", "feature")
+    return {"folder": str(run), **{name: config.get(name) for name in names}}
+
+
+def _find_source(run: Path, detector: PhotoDetector, boxes: Path | None) -> WindowSource:
     """Windows for evaluation: a file's, else the method's, kept beside the run where it can be."""
     if boxes is not None:
         return read_windows(load_boxes(boxes), detector.config.max_windows)

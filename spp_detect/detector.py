@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torchvision.ops import nms
 
-from bbox_regression import decode
 from data import DEFAULT_MAX_SIDE, DataError, find_photographs
 from eval import Detections
 from proposals import ProposalSettings, propose
@@ -26,6 +24,7 @@ from spp_detect.fc import FcLayers, build_fc
 from spp_detect.features import Extractor, FeatureExtractor, WindowFeatures, choose_device
 from spp_detect.files import write_json, write_tensors
 from spp_detect.preparation import prepare_photos, search_windows
+from spp_detect.selection import Heads, ScoredWindows, select_detections
 
 MODEL_FORMAT = "spp-detect model"
 MODEL_VERSION = 1
@@ -35,27 +34,80 @@ class ModelError(ValueError):
     """A model folder that cannot be used; one line names the file and what was expected."""
 
 
-@dataclass(frozen=True)
-class Heads:
-    """What was learnt on top of the trunk, for C classes and D pooled values.
+class PhotoDetector(ABC):
+    """What detects in photographs: a model, or several together.
 
     Attributes
     ----------
-    svm_coef : float32 (C, F), F values of the fc layers, D without; svm_intercept : float32 (C,).
-    regression_coef : float32 (C, D, 4); regression_intercept : float32 (C, 4).
+    config : the constants of test time.
+    classes : names of the C classes.
+    proposal_settings : how windows are proposed.
     """
 
-    svm_coef: torch.Tensor
-    svm_intercept: torch.Tensor
-    regression_coef: torch.Tensor
-    regression_intercept: torch.Tensor
+    config: Config
+    classes: tuple[str, ...]
+    proposal_settings: ProposalSettings
 
-    def to(self, device: torch.device) -> Heads:
-        """Copy to a device."""
-        return Heads(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+    @abstractmethod
+    def detect(
+        self,
+        photo: NDArray[np.uint8],
+        windows: NDArray[np.float32] | None = None,
+        *,
+        regress: bool = True,
+    ) -> Detections:
+        """Detect in one photograph.
+
+        Parameters
+        ----------
+        photo : uint8 (H, W, 3), RGB.
+        windows : float32 (N, 4) to score; proposed by the configured method where None.
+        regress : whether boxes are moved by the box regression, as in the paper's "bb" rows.
+
+        Returns
+        -------
+        Detections, best first: at most `max_detections` of each class that score above
+        `score_threshold`, after NMS.
+        """
+
+    def detect_folder(
+        self, folder: str | Path, max_side: int = DEFAULT_MAX_SIDE
+    ) -> Iterator[tuple[Path, Detections]]:
+        """Detect in every photograph of a folder.
+
+        Yields
+        ------
+        The photograph's path and its Detections; one that cannot be read is told in a warning.
+
+        Raises
+        ------
+        DataError
+            for a folder that is missing or holds no photograph.
+        """
+        for path, found in self.detect_paths(find_photographs(folder), max_side):
+            if isinstance(found, DataError):
+                warnings.warn(f"skipped: {found}", stacklevel=2)
+            else:
+                yield path, found
+
+    def detect_paths(
+        self, paths: Sequence[Path], max_side: int = DEFAULT_MAX_SIDE
+    ) -> Iterator[tuple[Path, Detections | DataError]]:
+        """Detect in photographs, while windows of the next ones are proposed.
+
+        Yields
+        ------
+        Each path with its Detections, or with the DataError of one that cannot be read.
+        """
+        source = search_windows(self.proposal_settings)
+        for path, prepared in prepare_photos(paths, source, max_side):
+            if isinstance(prepared, DataError):
+                yield path, prepared
+            else:
+                yield path, self.detect(*prepared)
 
 
-class Detector:
+class Detector(PhotoDetector):
     """SPP-net: one pass of convolutions, pooled windows, SVMs, box regression, NMS.
 
     Parameters
@@ -141,24 +193,16 @@ class Detector:
         *,
         regress: bool = True,
     ) -> Detections:
-        """Detect in one photograph.
-
-        Parameters
-        ----------
-        photo : uint8 (H, W, 3), RGB.
-        windows : float32 (N, 4) to score; proposed by the configured method where None.
-        regress : whether boxes are moved by the box regression, as in the paper's "bb" rows.
-
-        Returns
-        -------
-        Detections, best first: at most `max_detections` of each class that score above
-        `score_threshold`, after NMS.
-        """
+        """Detect in one photograph; see `PhotoDetector.detect`."""
         if windows is None:
             windows = propose(photo, self.proposal_settings)
+        return select_detections([self.score(photo, windows)], self.config, regress=regress)
+
+    def score(self, photo: NDArray[np.uint8], windows: NDArray[np.float32]) -> ScoredWindows:
+        """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by the SVMs."""
         maps = self.extractor.compute_maps(photo)
         pooled = self.extractor.pool(maps, windows)
-        return self.classify(pooled, self.describe(pooled), windows, maps.size, regress=regress)
+        return self.classify(pooled, self.describe(pooled), windows, maps.size)
 
     @torch.inference_mode()
     def describe(self, pooled: WindowFeatures) -> torch.Tensor:
@@ -172,10 +216,8 @@ class Detector:
         described: torch.Tensor,
         windows: NDArray[np.float32],
         size: tuple[int, int],
-        *,
-        regress: bool = True,
-    ) -> Detections:
-        """Score windows by the SVMs, suppress, move the boxes by the regression.
+    ) -> ScoredWindows:
+        """Apply the SVMs.
 
         Parameters
         ----------
@@ -183,79 +225,12 @@ class Detector:
         described : float (U, F), what the SVMs take.
         windows : float32 (N, 4).
         size : (width, height) of the photograph, to which boxes are clipped.
-        regress : whether boxes are moved.
         """
-        boxes = torch.from_numpy(windows).to(self.extractor.device)
-        inverse = torch.from_numpy(pooled.inverse).to(self.extractor.device)
+        device = self.extractor.device
+        inverse = torch.from_numpy(pooled.inverse).to(device)
         scores = described @ self.heads.svm_coef.T + self.heads.svm_intercept
-        found = [
-            self._select(c, boxes, scores[inverse, c], pooled.features, inverse, size)
-            if regress
-            else self._suppress(boxes, scores[inverse, c])[:2]
-            for c in range(len(self.classes))
-        ]
-        return _join(found)
-
-    def detect_folder(
-        self, folder: str | Path, max_side: int = DEFAULT_MAX_SIDE
-    ) -> Iterator[tuple[Path, Detections]]:
-        """Detect in every photograph of a folder.
-
-        Yields
-        ------
-        The photograph's path and its Detections; one that cannot be read is told in a warning.
-
-        Raises
-        ------
-        DataError
-            for a folder that is missing or holds no photograph.
-        """
-        for path, found in self.detect_paths(find_photographs(folder), max_side):
-            if isinstance(found, DataError):
-                warnings.warn(f"skipped: {found}", stacklevel=2)
-            else:
-                yield path, found
-
-    def detect_paths(
-        self, paths: Sequence[Path], max_side: int = DEFAULT_MAX_SIDE
-    ) -> Iterator[tuple[Path, Detections | DataError]]:
-        """Detect in photographs, while windows of the next ones are proposed.
-
-        Yields
-        ------
-        Each path with its Detections, or with the DataError of one that cannot be read.
-        """
-        source = search_windows(self.proposal_settings)
-        for path, prepared in prepare_photos(paths, source, max_side):
-            if isinstance(prepared, DataError):
-                yield path, prepared
-            else:
-                yield path, self.detect(*prepared)
-
-    def _suppress(
-        self, boxes: torch.Tensor, scores: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Threshold, NMS, the best of one class: boxes, scores and their windows' indices."""
-        above = torch.nonzero(scores > self.config.score_threshold)[:, 0]
-        kept = above[nms(boxes[above], scores[above], self.config.nms_iou)]
-        kept = kept[: self.config.max_detections]
-        return boxes[kept], scores[kept], kept
-
-    def _select(
-        self,
-        c: int,
-        boxes: torch.Tensor,
-        scores: torch.Tensor,
-        features: torch.Tensor,
-        inverse: torch.Tensor,
-        size: tuple[int, int],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Suppress, move the boxes of one class by its regression, suppress again."""
-        boxes, scores, kept = self._suppress(boxes, scores)
-        targets = features[inverse[kept]] @ self.heads.regression_coef[c]
-        targets = targets + self.heads.regression_intercept[c]
-        moved = decode(boxes.cpu().numpy(), targets.cpu().numpy(), size)
-        return self._suppress(torch.from_numpy(moved).to(boxes.device), scores)[:2]
+        boxes = torch.from_numpy(windows).to(device)
+        return ScoredWindows(boxes, scores[inverse], pooled.features, inverse, size, self.heads)
 
 
 def make_proposal_settings(config: Config) -> ProposalSettings:
@@ -263,14 +238,6 @@ def make_proposal_settings(config: Config) -> ProposalSettings:
     return ProposalSettings(
         method=config.proposals, max_windows=config.max_windows, seed=config.seed
     )
-
-
-def _join(found: list[tuple[torch.Tensor, torch.Tensor]]) -> Detections:
-    labels = [torch.full((len(scores),), c) for c, (_, scores) in enumerate(found)]
-    boxes = torch.cat([boxes for boxes, _ in found]).cpu().numpy().astype(np.float32)
-    scores = torch.cat([scores for _, scores in found]).cpu().numpy().astype(np.float32)
-    order = np.argsort(-scores, kind="stable")
-    return Detections(boxes[order], scores[order], torch.cat(labels).numpy()[order])
 
 
 def _read_description(folder: Path) -> tuple[Config, tuple[str, ...]]:

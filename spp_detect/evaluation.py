@@ -20,7 +20,7 @@ from data import (
 )
 from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
-from spp_detect.detector import Detector
+from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
 from spp_detect.preparation import WindowSource, prepare_photos, search_windows
 from spp_detect.report.progress import track
@@ -28,7 +28,7 @@ from spp_detect.report.record import describe_run
 
 
 def detect_dataset(
-    detector: Detector,
+    detector: PhotoDetector,
     dataset: LabelledSet,
     *,
     source: WindowSource | None = None,
@@ -39,7 +39,7 @@ def detect_dataset(
 
     Parameters
     ----------
-    detector : a loaded detector.
+    detector : a loaded model, or several together.
     dataset : photographs whose classes are the detector's.
     source : where windows come from; proposed anew by the detector's method if None.
     regress : whether boxes are moved by the box regression.

@@ -25,7 +25,7 @@ from data import DEFAULT_MAX_SIDE, LabelledSet
 from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone, split_backbone
 from spp_detect.config import Config, to_mapping
-from spp_detect.detector import Detector, Heads, make_proposal_settings
+from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.examples import find_negatives, mirror_windows, select_regression_pairs
 from spp_detect.fc import FC_DEPTH, FcLayers
 from spp_detect.features import FeatureExtractor
@@ -35,6 +35,7 @@ from spp_detect.maps import MapStore
 from spp_detect.preparation import prepare_photos, read_windows, search_windows
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
+from spp_detect.selection import Heads
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining

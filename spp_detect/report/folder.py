@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from data import DEFAULT_MAX_SIDE, DataError, find_photographs, read_photo
 from eval import Detections
-from spp_detect.detector import Detector
+from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json, write_text
 from spp_detect.report.drawing import draw_detections, save_image
 from spp_detect.report.page import Figure, render_page
@@ -88,7 +88,7 @@ class FolderReport:
 
 
 def report_folder(
-    detector: Detector,
+    detector: PhotoDetector,
     folder: Path,
     out: Path,
     min_score: float,
@@ -98,7 +98,7 @@ def report_folder(
 
     Parameters
     ----------
-    detector : a loaded detector.
+    detector : a loaded model, or several together.
     folder : photographs, in folders of any depth, or a single one.
     out : gets detections.json (COCO results), detections.csv, drawn/ and index.html.
     min_score : least score of a detection.

@@ -24,11 +24,12 @@ from spp_detect.benchmark import (
     run_benchmark,
     sample_photographs,
 )
-from spp_detect.detector import Detector, Heads
+from spp_detect.detector import Detector
 from spp_detect.fc import build_fc
 from spp_detect.rcnn import BATCHES, RcnnExtractor
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.tables import show_benchmark
+from spp_detect.selection import Heads
 
 ONE, TWO = "SPP-net, 1 scale", "SPP-net, 2 scales"
 SETTINGS = BenchmarkSettings(scales=(96, 160), windows=20, rcnn_photographs=2)

@@ -1,0 +1,119 @@
+"""From scored windows to detections: threshold, NMS, box regression, NMS (section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from bbox_regression import decode
+from eval import Detections
+from spp_detect.config import Config
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What was learnt on top of the trunk, for C classes and D pooled values.
+
+    Attributes
+    ----------
+    svm_coef : float32 (C, F), F values of the fc layers, D without; svm_intercept : float32 (C,).
+    regression_coef : float32 (C, D, 4); regression_intercept : float32 (C, 4).
+    """
+
+    svm_coef: torch.Tensor
+    svm_intercept: torch.Tensor
+    regression_coef: torch.Tensor
+    regression_intercept: torch.Tensor
+
+    def to(self, device: torch.device) -> Heads:
+        """Copy to a device."""
+        return Heads(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class ScoredWindows:
+    """One model's scores of a photograph's windows, and what moves their boxes.
+
+    Attributes
+    ----------
+    boxes : float32 (N, 4).
+    scores : float32 (N, C).
+    features : float32 (U, D), pooled, of the distinct windows.
+    inverse : int64 (N,), the row of `features` of each window.
+    size : (width, height) of the photograph.
+    heads : the model's.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    features: torch.Tensor
+    inverse: torch.Tensor
+    size: tuple[int, int]
+    heads: Heads
+
+    def move(self, c: int, rows: torch.Tensor) -> torch.Tensor:
+        """Move some of the windows by the regression of class c: float32 (n, 4), clipped."""
+        targets = self.features[self.inverse[rows]] @ self.heads.regression_coef[c]
+        targets = targets + self.heads.regression_intercept[c]
+        moved = decode(self.boxes[rows].cpu().numpy(), targets.cpu().numpy(), self.size)
+        return torch.from_numpy(moved).to(self.boxes.device)
+
+
+@torch.inference_mode()
+def select_detections(
+    scored: Sequence[ScoredWindows], config: Config, *, regress: bool = True
+) -> Detections:
+    """Select among the windows of one model, or among those of several together (section 4.4).
+
+    Parameters
+    ----------
+    scored : each model's scores of a photograph's windows.
+    config : the constants of test time.
+    regress : whether each box is moved by its model's regression; NMS comes again after it.
+
+    Returns
+    -------
+    Detections, best first.
+    """
+    boxes = torch.cat([one.boxes for one in scored])
+    scores = torch.cat([one.scores for one in scored])
+    found = []
+    for c in range(scores.shape[1]):
+        kept = _suppress(boxes, scores[:, c], config)
+        if regress:
+            moved = _move(scored, c, kept)
+            again = _suppress(moved, scores[kept, c], config)
+            found.append((moved[again], scores[kept[again], c]))
+        else:
+            found.append((boxes[kept], scores[kept, c]))
+    return _join(found)
+
+
+def _suppress(boxes: torch.Tensor, scores: torch.Tensor, config: Config) -> torch.Tensor:
+    """Threshold, NMS, the best of one class: rows, best first."""
+    above = torch.nonzero(scores > config.score_threshold)[:, 0]
+    kept = above[nms(boxes[above], scores[above], config.nms_iou)]
+    return kept[: config.max_detections]
+
+
+def _move(scored: Sequence[ScoredWindows], c: int, rows: torch.Tensor) -> torch.Tensor:
+    """Move windows, by their rows in all models' windows one after the other."""
+    moved = torch.empty((len(rows), 4), device=rows.device)
+    start = 0
+    for one in scored:
+        own = torch.nonzero((rows >= start) & (rows < start + len(one.boxes)))[:, 0]
+        moved[own] = one.move(c, rows[own] - start)
+        start += len(one.boxes)
+    return moved
+
+
+def _join(found: list[tuple[torch.Tensor, torch.Tensor]]) -> Detections:
+    labels = [torch.full((len(scores),), c) for c, (_, scores) in enumerate(found)]
+    boxes = torch.cat([boxes for boxes, _ in found]).cpu().numpy().astype(np.float32)
+    scores = torch.cat([scores for _, scores in found]).cpu().numpy().astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return Detections(boxes[order], scores[order], torch.cat(labels).numpy()[order])
