@@ -4,7 +4,7 @@ from eval.coco import evaluate_coco
 from eval.curves import plot_curves
 from eval.detections import Detections, EvalError, Truths
 from eval.files import read_coco_results, read_comp, write_coco_results, write_comp
-from eval.voc import Curve, VocResult, average_precision, evaluate_voc
+from eval.voc import Curve, VocResult, average_precision, evaluate_voc, find_best_score
 
 __all__ = [
     "Curve",
@@ -15,6 +15,7 @@ __all__ = [
     "average_precision",
     "evaluate_coco",
     "evaluate_voc",
+    "find_best_score",
     "plot_curves",
     "read_coco_results",
     "read_comp",

@@ -127,6 +127,35 @@ def evaluate_voc(
     return VocResult(names, ap, mean_ap, curves, metric, float(iou))
 
 
+def find_best_score(result: VocResult) -> tuple[float, float]:
+    """Find the one score for all classes above which their mean F1 is best.
+
+    Parameters
+    ----------
+    result : VocResult
+        Of a split that was not trained on.
+
+    Returns
+    -------
+    tuple of float
+        The score, one of the detections' or NaN without any, and the mean F1 of the classes that
+        have truths when only detections that score at least as much are kept.
+    """
+    curves = [result.curves[name] for name, ap in result.ap.items() if not np.isnan(ap)]
+    scores = np.unique(np.concatenate([curve.scores for curve in curves] or [np.zeros(0)]))
+    if len(scores) == 0:
+        return float("nan"), 0.0
+    f1 = np.zeros(len(scores))
+    for curve in curves:
+        kept = np.searchsorted(-curve.scores, -scores, side="right")
+        precision = np.concatenate([[0.0], curve.precision])[kept]
+        recall = np.concatenate([[0.0], curve.recall])[kept]
+        both = precision + recall
+        f1 += 2 * precision * recall / np.where(both > 0, both, 1) / len(curves)
+    best = int(np.argmax(f1))
+    return float(scores[best]), float(f1[best])
+
+
 def average_precision(precision: np.ndarray, recall: np.ndarray, metric: str) -> float:
     """Summarise one precision-recall curve in one number.
 

@@ -250,7 +250,7 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 @model_folders
 @click.argument("folder", type=path_type)
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
-@click.option("--min-score", type=float, default=-0.5, help="Least score of a detection.")
+@click.option("--min-score", type=float, default=-0.8, help="Least score of a detection.")
 @device_option
 @max_side_option
 def detect(

@@ -18,7 +18,7 @@ from data import (
     is_labelled,
     open_dataset,
 )
-from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc
+from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc, find_best_score
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
@@ -76,6 +76,7 @@ def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResu
     truths = collect_truths(dataset)
     result = evaluate_voc(detections, truths, dataset.classes)
     area = evaluate_voc(detections, truths, dataset.classes, metric="area")
+    score, f1 = find_best_score(result)
     sizes = [(photograph.width, photograph.height) for photograph in dataset]
     numbers = {
         "mAP": result.mean_ap,
@@ -83,6 +84,7 @@ def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResu
         "metric": result.metric,
         "iou": result.iou,
         "mAP_area": area.mean_ap,
+        "best_score": {"score": score, "mean_f1": f1},
         "coco": evaluate_coco(detections, truths, dataset.classes, sizes),
         "split": dataset.split,
         "photographs": len(dataset),

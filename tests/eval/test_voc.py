@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from eval import Detections, EvalError, Truths, average_precision, evaluate_voc
+from eval import Detections, EvalError, Truths, average_precision, evaluate_voc, find_best_score
 
 CLASSES = ("cat", "dog", "cow")
 VOC_CLASSES = [
@@ -232,6 +232,45 @@ def test_eleven_points_round_as_the_devkit():
 def test_average_precision_of_no_points():
     assert average_precision(np.zeros(0), np.zeros(0), "11-point") == 0.0
     assert average_precision(np.zeros(0), np.zeros(0), "area") == 0.0
+
+
+def brute_best_score(result):
+    """Try every score on every class, counting."""
+    best = (math.nan, 0.0)
+    for score in sorted({s for curve in result.curves.values() for s in curve.scores.tolist()}):
+        f1 = []
+        for name, curve in result.curves.items():
+            if math.isnan(result.ap[name]):
+                continue
+            rows = [i for i, s in enumerate(curve.scores) if s >= score]
+            p, r = (curve.precision[rows[-1]], curve.recall[rows[-1]]) if rows else (0.0, 0.0)
+            f1.append(2 * p * r / (p + r) if p + r else 0.0)
+        if f1 and np.mean(f1) > best[1] + 1e-12:
+            best = (score, float(np.mean(f1)))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_best_score_by_brute_force(seed):
+    result = evaluate_voc(*random_scene(np.random.default_rng(seed)), CLASSES)
+    score, f1 = find_best_score(result)
+    expected = brute_best_score(result)
+    assert f1 == pytest.approx(expected[1])
+    assert score == expected[0] or f1 == 0
+
+
+def test_best_score_by_hand():
+    """Right at 0.9 and 0.4, wrong at 0.6 and 0.2: F1 of 2/3, 1/2, 4/5 and 2/3."""
+    detections = [found([(0, 0, 9, 9, s, 0)]) for s in (0.9, 0.4)]
+    detections += [found([(50, 50, 59, 59, s, 0)]) for s in (0.6, 0.2)]
+    truths = [true([(0, 0, 9, 9, 0, 0)])] * 2 + [true([])] * 2
+    result = evaluate_voc(detections, truths, CLASSES)
+    score, f1 = find_best_score(result)
+    assert score == pytest.approx(0.4)
+    assert f1 == pytest.approx(0.8)
+    score, f1 = find_best_score(evaluate_voc([found([])], truths[:1], CLASSES))
+    assert math.isnan(score)
+    assert f1 == 0
 
 
 def random_scene(rng: np.random.Generator) -> tuple[list[Detections], list[Truths]]:
