@@ -140,7 +140,11 @@ def run_benchmark(
     return {
         **_describe(detector, settings),
         "contenders": {
-            name: {"scales": _list_scales(one), **_summarise(photographs, name)}
+            name: {
+                "scales": _list_scales(one),
+                "heads_trained_with": one.config.extractor,
+                **_summarise(photographs, name),
+            }
             for name, one in contenders.items()
         },
         "speedup": {name: _compare(photographs, name) for name in contenders if name != RCNN},

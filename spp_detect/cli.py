@@ -32,7 +32,7 @@ from spp_detect.benchmark import (
     sample_photographs,
 )
 from spp_detect.combination import load_detector
-from spp_detect.config import FEATURES, PRESETS, ConfigError, make_config
+from spp_detect.config import EXTRACTORS, FEATURES, PRESETS, Config, ConfigError, make_config
 from spp_detect.demo import run_demo
 from spp_detect.detector import Detector, ModelError, PhotoDetector
 from spp_detect.download import DownloadError, download_voc
@@ -121,6 +121,12 @@ def download(name: str, to: Path) -> None:
 @labelled_data
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @click.option("--split", default="trainval", help="Split of DATA.")
+@click.option(
+    "--extractor",
+    type=click.Choice(EXTRACTORS),
+    default="spp",
+    help="SPP-net, or R-CNN with all else equal: one pass of the trunk per window.",
+)
 @click.option("--backbone", type=click.Choice(list(BACKBONES)), default="resnet18", help="Trunk.")
 @click.option(
     "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
@@ -141,13 +147,22 @@ def download(name: str, to: Path) -> None:
 )
 @click.option("--fc-width", type=click.IntRange(1), default=4096, help="Values of fc6 and of fc7.")
 @click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
+@click.option(
+    "--max-windows",
+    type=click.IntRange(1),
+    default=Config.max_windows,
+    help="Most windows of a photograph, here and in detection.",
+)
 @boxes_option
 @click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with its options.")
 @device_option
 @click.option(
-    "--map-budget", type=click.FloatRange(0), default=8.0, help="GB of maps kept on disk."
+    "--map-budget",
+    type=click.FloatRange(0),
+    default=8.0,
+    help="GB of maps, or of R-CNN's features, kept on disk.",
 )
 @max_side_option
 @click.pass_context
@@ -391,10 +406,12 @@ def _prepare_run(
     options = {"weights_name": name} | options
     config = make_config(
         options["preset"],
+        extractor=options["extractor"],
         backbone=options["backbone"],
         weights=options["weights_name"],
         scales=_parse_scales(options["scales"]),
         proposals=options["proposals"],
+        max_windows=options["max_windows"],
         finetune_iterations=options["finetune"],
         train_from=options["train_from"],
         feature=options["feature"] or ("fc7" if options["finetune"] else "pool5"),
@@ -411,7 +428,7 @@ def _prepare_run(
 def _describe_model(run: Path) -> dict[str, Any]:
     """What of a model's configuration its results must be read with."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
-    names = ("backbone", "weights", "scales", "feature")
+    names = ("extractor", "backbone", "weights", "scales", "feature")
     return {"folder": str(run), **{name: config.get(name) for name in names}}
 
 

@@ -13,6 +13,7 @@ from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
 FEATURES = ("pool5", "fc6", "fc7")
+EXTRACTORS = ("spp", "rcnn")
 
 
 class ConfigError(ValueError):
@@ -28,6 +29,10 @@ class Config:
     """
 
     preset: str = "default"
+
+    # How windows get their features: SPP-net's pyramid on maps, or R-CNN's warped crops, for which
+    # scales, projection and scale_rule have no meaning.
+    extractor: str = "spp"
 
     # The trunk and what goes into it.
     backbone: str = "resnet18"
@@ -96,6 +101,7 @@ class Config:
             raise ConfigError(str(error)) from error
         choices = (
             ("preset", PRESETS),
+            ("extractor", EXTRACTORS),
             ("projection", RULES),
             ("scale_rule", RULES),
             ("feature", FEATURES),
@@ -108,6 +114,11 @@ class Config:
         if not self.scales or not all(16 <= s <= self.long_side_limit for s in self.scales):
             raise ConfigError(
                 f"scales {self.scales}: expected short sides of 16 to {self.long_side_limit} pixels"
+            )
+        if self.extractor == "rcnn" and self.train_from:
+            raise ConfigError(
+                f"train_from {self.train_from!r}: expected none with extractor rcnn, whose windows "
+                "are computed once"
             )
         _check_schedule(self)
         for name, (least, most) in _BOUNDS.items():

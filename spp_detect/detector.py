@@ -20,8 +20,9 @@ from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone
 from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
+from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, build_fc
-from spp_detect.features import Extractor, FeatureExtractor, WindowFeatures, choose_device
+from spp_detect.features import Extractor, WindowFeatures, choose_device
 from spp_detect.files import write_json, write_tensors
 from spp_detect.preparation import prepare_photos, search_windows
 from spp_detect.selection import Heads, ScoredWindows, select_detections
@@ -156,7 +157,7 @@ class Detector(PhotoDetector):
             backbone = build_backbone(config.backbone)
         except ConfigError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
-        extractor = FeatureExtractor(backbone, config, choose_device(device))
+        extractor = make_extractor(backbone, config, choose_device(device))
         expected = {f"trunk.{k}": v.shape for k, v in backbone.layers.state_dict().items()}
         fc = build_fc(config, extractor.length)
         expected |= {f"fc.{k}": v.shape for k, v in fc.state_dict().items()} if fc else {}

@@ -15,6 +15,7 @@ from spp_detect.config import Config, ConfigError
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import choose_scales, project_windows, unique_rows
 
+HALF_MAX = float(np.finfo(np.float16).max)
 MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
 
 
@@ -161,6 +162,11 @@ def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tup
     """(width, height) with the short side wanted, or less to keep the long side in bounds."""
     factor = min(short_side / min(size), long_limit / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def round_half(values: torch.Tensor) -> torch.Tensor:
+    """Round to half precision, to its largest number what lies past it."""
+    return values.clamp(-HALF_MAX, HALF_MAX).half()
 
 
 def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

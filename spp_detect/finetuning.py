@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from data import LabelledSet
 from spp_detect.config import Config
+from spp_detect.crops import CropStore
 from spp_detect.examples import mirror_windows
 from spp_detect.fc import FcLayers
-from spp_detect.features import FeatureExtractor, PhotoMaps
+from spp_detect.features import Extractor, FeatureExtractor, PhotoMaps
 from spp_detect.files import write_tensors
 from spp_detect.maps import MapStore
 from spp_detect.report.progress import track
@@ -45,19 +46,21 @@ class Sample(NamedTuple):
     """A draw with what was read for it: pooled features, or a map for the tuned layers."""
 
     draw: Draw
-    maps: PhotoMaps
+    maps: Any
     values: torch.Tensor
 
 
 class FineTuner:
     """Trains fc6, fc7 and a softmax over classes and background on windows of cached maps.
 
+    R-CNN's fc layers are trained the same, on cached features of crops, none of them mirrored.
+
     Parameters
     ----------
     dataset : labelled photographs.
     windows : float32 (N, 4) proposed in each.
-    extractor : locates windows on maps; its trunk's tuned layers change in place.
-    store : the photographs' maps, of the layers before those that are tuned.
+    extractor : locates windows on maps or pools crops; its trunk's tuned layers change in place.
+    store : the photographs' maps, of the layers before those that are tuned, or crops' features.
     tail : the trunk's layers that are tuned; empty where only the fc layers are.
     fc : the fc layers; they change in place.
     config : the constants.
@@ -68,8 +71,8 @@ class FineTuner:
         self,
         dataset: LabelledSet,
         windows: list[NDArray[np.float32]],
-        extractor: FeatureExtractor,
-        store: MapStore,
+        extractor: Extractor,
+        store: MapStore | CropStore,
         tail: nn.Sequential,
         fc: FcLayers,
         config: Config,
@@ -78,6 +81,7 @@ class FineTuner:
         self.dataset = dataset
         self.extractor = extractor
         self.store = store
+        self.mirrors = isinstance(store, MapStore)  # every crop costs a pass of its own
         self.config = config
         self.background = len(dataset.classes)
         self.tail = tail
@@ -173,7 +177,8 @@ class FineTuner:
             order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.learnt))
             random = np.random.default_rng((self.config.seed, place, 1))
             index = self.learnt[order[i]]
-            draws += self._draw(index, positives, negatives, random.random() < 0.5, random)
+            mirrored = self.mirrors and random.random() < 0.5
+            draws += self._draw(index, positives, negatives, mirrored, random)
         return draws
 
     def _draw(
@@ -202,7 +207,10 @@ class FineTuner:
         samples = []
         for draw in draws:
             maps = self.store.get(draw.photograph, mirrored=draw.mirrored)
-            if len(self.tail):
+            if not isinstance(maps, PhotoMaps):
+                pooled = self.extractor.pool(maps, draw.windows)
+                values = pooled.features[pooled.inverse]
+            elif len(self.tail):
                 values = maps.maps[draw.scale].permute(2, 0, 1)[None].float()
             else:
                 values = self._pool_frozen(maps, draw)
@@ -212,7 +220,7 @@ class FineTuner:
     def _pool_frozen(self, maps: PhotoMaps, draw: Draw) -> torch.Tensor:
         """Pool windows of a map of which only the cells under them are read."""
         one_map = maps.maps[draw.scale]
-        cells = self.extractor.project(draw.windows, maps, draw.scale, one_map.shape[:2])
+        cells = self._project(draw, maps, one_map)
         rows = []
         for left, top, right, bottom in cells.tolist():
             crop = one_map[top : bottom + 1, left : right + 1].float()
@@ -224,9 +232,12 @@ class FineTuner:
         device = self.extractor.device
         values = sample.values.to(device).contiguous(memory_format=torch.channels_last)
         one_map = self.tail(values)[0].permute(1, 2, 0)
-        draw = sample.draw
-        cells = self.extractor.project(draw.windows, sample.maps, draw.scale, one_map.shape[:2])
+        cells = self._project(sample.draw, sample.maps, one_map)
         return self.extractor.pyramid.pool_windows(one_map, torch.from_numpy(cells).to(device))
+
+    def _project(self, draw: Draw, maps: PhotoMaps, one_map: torch.Tensor) -> NDArray[np.int32]:
+        assert isinstance(self.extractor, FeatureExtractor)
+        return self.extractor.project(draw.windows, maps, draw.scale, one_map.shape[:2])
 
     @torch.no_grad()
     def _evaluate(self, step: int, training_loss: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config
-from spp_detect.features import WindowFeatures
+from spp_detect.features import WindowFeatures, round_half
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import unique_rows
 
@@ -29,10 +29,33 @@ class WarpSource:
     ----------
     size : (width, height) of the photograph in pixels.
     pixels : float32 (1, 3, H, W), normalised, on the device.
+    rounded : whether features are those that `CropFeatures` would hold, to the bit.
     """
 
     size: tuple[int, int]
     pixels: torch.Tensor
+    rounded: bool = False
+
+
+@dataclass(frozen=True)
+class CropFeatures:
+    """The features of one photograph's windows, computed before.
+
+    Attributes
+    ----------
+    size : (width, height) of the photograph in pixels.
+    windows : float32 (U, 4), each once.
+    features : float16 (U, D).
+    """
+
+    size: tuple[int, int]
+    windows: NDArray[np.float32]
+    features: torch.Tensor
+
+    def find(self, windows: NDArray[np.float32]) -> torch.Tensor:
+        """Look up windows, float32 (N, 4): float16 (N, D); KeyError for one that is not there."""
+        rows = {tuple(window): row for row, window in enumerate(self.windows.tolist())}
+        return self.features[[rows[tuple(window)] for window in windows.tolist()]]
 
 
 class RcnnExtractor:
@@ -63,16 +86,38 @@ class RcnnExtractor:
         return WarpSource((width, height), self.backbone.normalise(photo).to(self.device))
 
     @torch.inference_mode()
-    def pool(self, source: WarpSource, windows: NDArray[np.float32]) -> WindowFeatures:
-        """Compute the maps of windows, float32 (N, 4) in the photograph, and pool each whole."""
+    def pool(
+        self, source: WarpSource | CropFeatures, windows: NDArray[np.float32]
+    ) -> WindowFeatures:
+        """Pool windows, float32 (N, 4) in the photograph: compute their maps, or look them up."""
         first, inverse = unique_rows(windows)
-        distinct = torch.from_numpy(windows[first]).to(self.device)
-        features = torch.empty((len(first), self.length), device=self.device)
-        step = BATCHES[self.device.type]
-        for start in range(0, len(first), step):
-            maps = self.backbone(warp_windows(source.pixels, distinct[start : start + step]))
-            features[start : start + step] = self.pyramid(maps)
+        if isinstance(source, CropFeatures):
+            features = source.find(windows[first]).to(self.device).float()
+        else:
+            features = self._compute(source, windows[first])
         return WindowFeatures(features, first, inverse)
+
+    @torch.inference_mode()
+    def keep(self, source: WarpSource, windows: NDArray[np.float32]) -> CropFeatures:
+        """Pool windows, float32 (N, 4), for use again and again."""
+        source = replace(source, rounded=True)
+        windows = windows[unique_rows(windows)[0]]
+        return CropFeatures(source.size, windows, self._compute(source, windows).half().cpu())
+
+    def _compute(self, source: WarpSource, windows: NDArray[np.float32]) -> torch.Tensor:
+        """Compute the maps of windows, each by itself, and pool them whole: float32 (N, D)."""
+        distinct = torch.from_numpy(windows).to(self.device)
+        features = torch.empty((len(windows), self.length), device=self.device)
+        step = BATCHES[self.device.type]
+        for start in range(0, len(windows), step):
+            batch = distinct[start : start + step]
+            count = len(batch)
+            if source.rounded:
+                # A convolution may round otherwise in a batch of another size.
+                batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
+            maps = self.backbone(warp_windows(source.pixels, batch))
+            features[start : start + step] = self.pyramid(maps)[:count]
+        return round_half(features).float() if source.rounded else features
 
 
 def warp_windows(pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:

@@ -25,14 +25,17 @@ from data import DEFAULT_MAX_SIDE, LabelledSet
 from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone, split_backbone
 from spp_detect.config import Config, to_mapping
+from spp_detect.crops import CropStore
 from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.examples import find_negatives, mirror_windows, select_regression_pairs
+from spp_detect.extractors import make_extractor
 from spp_detect.fc import FC_DEPTH, FcLayers
-from spp_detect.features import FeatureExtractor
+from spp_detect.features import Extractor, FeatureExtractor
 from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
 from spp_detect.finetuning import FineTuner
 from spp_detect.maps import MapStore
 from spp_detect.preparation import prepare_photos, read_windows, search_windows
+from spp_detect.rcnn import RcnnExtractor
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
 from spp_detect.selection import Heads
@@ -96,9 +99,10 @@ class TrainingRun:
         self.resources = resources
         self.boxes = boxes
         self.options = options or {}
-        self.extractor = FeatureExtractor(backbone, config, resources.device)
+        extractor = make_extractor(backbone, config, resources.device)
+        self.extractor: Extractor = extractor
         self.windows: list[NDArray[np.float32]] = []
-        self.maps = self._open_maps("maps", self.extractor)
+        self.maps = self._open_maps("maps", extractor)
         self.fc = self._build_fc(fc_weights)
         self.order = np.random.default_rng(config.seed).permutation(len(dataset))
 
@@ -147,7 +151,7 @@ class TrainingRun:
         tuner = self.make_tuner()
         tuned = nn.ModuleDict({"tail": tuner.tail, "fc": tuner.fc})
         if not done.is_file():
-            self._fill(tuner.store, mirrored=True)
+            self._fill(tuner.store, mirrored=tuner.mirrors)
             history = tuner.tune()
             write_json(self.folder / "finetuning.json", tabulate(history))
             write_tensors(done, tuned.state_dict())
@@ -160,7 +164,7 @@ class TrainingRun:
         stem, tail = split_backbone(self.extractor.backbone, self.config.train_from)
         store = self.maps
         if len(tail):
-            extractor = FeatureExtractor(stem, self.config, self.resources.device)
+            extractor = make_extractor(stem, self.config, self.resources.device)
             store = self._open_maps("stem_maps", extractor)
         return FineTuner(
             self.dataset,
@@ -174,7 +178,7 @@ class TrainingRun:
         )
 
     def compute_maps(self) -> None:
-        """Compute every photograph's maps, until the budget is full."""
+        """Compute every photograph's maps, or crops' features, until the budget is full."""
         self._fill(self.maps)
 
     def measure_feature_scales(self) -> tuple[float, float]:
@@ -270,13 +274,16 @@ class TrainingRun:
         """Apply the fc layers, where there are any: what the SVMs take."""
         return features if self.fc is None else self.fc(features)
 
-    def _open_maps(self, name: str, extractor: FeatureExtractor) -> MapStore:
-        resources = self.resources
-        return MapStore(
-            self.work / name, self.dataset, extractor, resources.map_budget, resources.max_side
-        )
+    def _open_maps(
+        self, name: str, extractor: FeatureExtractor | RcnnExtractor
+    ) -> MapStore | CropStore:
+        folder, most, side = self.work / name, self.resources.map_budget, self.resources.max_side
+        if isinstance(extractor, RcnnExtractor):
+            windows = self._labelled_windows
+            return CropStore(folder, self.dataset, extractor, most, side, windows)
+        return MapStore(folder, self.dataset, extractor, most, side)
 
-    def _fill(self, store: MapStore, *, mirrored: bool = False) -> None:
+    def _fill(self, store: MapStore | CropStore, *, mirrored: bool = False) -> None:
         """Compute maps until the budget is full, those of the mirror images too if asked for."""
         for i in track(range(len(self.dataset)), "maps"):
             for flip in (False, True)[: 1 + mirrored]:
@@ -425,7 +432,7 @@ def find_options(folder: Path, options: dict[str, Any], given: dict[str, Any]) -
     trunk = folder / "work" / "trunk.safetensors"
     if trunk.is_file():
         stored["weights"] = str(trunk)
-    return stored | given
+    return options | stored | given
 
 
 def check_new(folder: Path) -> None:
