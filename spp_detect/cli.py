@@ -19,6 +19,7 @@ from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp
 from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
 from spp_detect.backbones import (
     BACKBONES,
+    Backbone,
     WeightsError,
     build_backbone,
     load_weights,
@@ -39,11 +40,13 @@ from spp_detect.download import DownloadError, download_voc
 from spp_detect.evaluation import detect_dataset, measure, propose_folder
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
+from spp_detect.paper import COLUMNS
 from spp_detect.preparation import WindowSource, read_windows, search_windows
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.folder import report_folder
 from spp_detect.report.record import describe_run
 from spp_detect.report.tables import show_benchmark, show_recall, show_result
+from spp_detect.tables import TableMaker, TablePlan, render_tables
 from spp_detect.training import (
     Resources,
     TrainingError,
@@ -336,6 +339,72 @@ def benchmark(
 
 
 @app.command()
+@labelled_data
+@click.option("--out", type=path_type, required=True, help="Folder for the models and the tables.")
+@click.option("--split", default="trainval", help="Split to train on.")
+@click.option("--test-split", default="test", help="Split to measure on.")
+@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="resnet18", help="Trunk.")
+@click.option(
+    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
+)
+@click.option("--preset", type=click.Choice(PRESETS), default="default", help="Whose constants.")
+@click.option("--finetune", type=click.IntRange(1), default=4000, help="Iterations.")
+@click.option("--train-from", default="", help="First of the trunk's layers that is tuned, too.")
+@click.option("--fc-width", type=click.IntRange(1), default=4096, help="Values of fc6 and of fc7.")
+@click.option("--scale", type=click.IntRange(16), default=688, help="Of the column with one.")
+@click.option(
+    "--scales", default=",".join(map(str, PAPER_SCALES)), help="Of the column with several."
+)
+@click.option(
+    "--columns", default=",".join(COLUMNS), help="Those of the paper to fill, joined by commas."
+)
+@click.option("--max-windows", type=click.IntRange(1), default=3000, help="Per photograph.")
+@click.option("--images", type=click.IntRange(1), default=10, help="Photographs to time.")
+@seed_option
+@device_option
+@click.option(
+    "--map-budget", type=click.FloatRange(0), default=8.0, help="GB of maps kept on disk."
+)
+@max_side_option
+def tables(
+    data: Path, out: Path, device: str, map_budget: float, max_side: int, **options: Any
+) -> None:
+    """Fill the paper's tables 9 and 10: train and measure each cell; run it again to go on."""
+    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    train_set = _open_checked(data, options["split"], None, max_side)
+    test_set = _open_checked(data, options["test_split"], train_set.classes, max_side)
+    name = Path(options["weights"]).name
+    config = make_config(
+        options["preset"],
+        backbone=options["backbone"],
+        weights=name,
+        train_from=options["train_from"],
+        fc_width=options["fc_width"],
+        max_windows=options["max_windows"],
+        seed=options["seed"],
+    )
+    plan = TablePlan(
+        train_set,
+        test_set,
+        config,
+        options["finetune"],
+        ((options["scale"],), _parse_scales(options["scales"])),
+        _parse_columns(options["columns"]),
+        options["images"],
+    )
+
+    def make_backbone() -> Backbone:
+        torch.manual_seed(options["seed"])
+        backbone = build_backbone(options["backbone"])
+        load_weights(backbone, options["weights"])
+        return backbone
+
+    fc_weights = read_fc_weights(options["backbone"], options["weights"])
+    result = TableMaker(out, plan, make_backbone, resources, fc_weights).fill()
+    print(render_tables(result))
+
+
+@app.command()
 @click.argument("folder", type=path_type)
 @click.option("--out", type=path_type, required=True, help="The .npz file to write.")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
@@ -397,6 +466,14 @@ def _parse_scales(text: str) -> tuple[int, ...]:
         raise ConfigError(f"--scales {text}: expected numbers joined by commas") from error
 
 
+def _parse_columns(text: str) -> tuple[str, ...]:
+    columns = tuple(text.split(","))
+    unknown = [column for column in columns if column not in COLUMNS]
+    if unknown:
+        raise ConfigError(f"--columns {unknown[0]}: expected some of {', '.join(COLUMNS)}")
+    return columns
+
+
 def _prepare_run(
     out: Path, dataset: LabelledSet, options: dict[str, Any], resources: Resources
 ) -> TrainingRun:
@@ -420,9 +497,18 @@ def _prepare_run(
     )
     boxes = load_boxes(Path(options["boxes"])) if options["boxes"] else None
     fc_weights = None
-    if config.feature != "pool5":
+    if config.feature != "pool5" or config.finetune_iterations:
         fc_weights = read_fc_weights(options["backbone"], options["weights"])
-    return TrainingRun(out, dataset, config, backbone, resources, boxes, fc_weights, options)
+    return TrainingRun(
+        out,
+        dataset,
+        config,
+        backbone,
+        resources,
+        boxes=boxes,
+        fc_weights=fc_weights,
+        options=options,
+    )
 
 
 def _describe_model(run: Path) -> dict[str, Any]:

@@ -13,30 +13,35 @@ from PIL import Image
 from data import LabelledSet, make_synthetic_set, open_dataset
 from eval import plot_curves, write_comp
 from spp_detect.backbones import Backbone, build_backbone
+from spp_detect.benchmark import BenchmarkSettings, run_benchmark
 from spp_detect.config import Config, make_config
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.files import write_json, write_text
 from spp_detect.pretraining import pretrain_trunk
+from spp_detect.report.chart import plot_seconds
 from spp_detect.report.drawing import join_images, save_image
 from spp_detect.report.folder import report_folder
 from spp_detect.report.page import Figure, render_page
 from spp_detect.report.record import describe_run
-from spp_detect.report.tables import show_result
+from spp_detect.report.tables import show_benchmark, show_result
 from spp_detect.training import Resources, TrainingRun
 
 TRUNK_STEPS = 1200
 PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
 PHOTOGRAPHS_SHOWN = 12
+PHOTOGRAPHS_TIMED = 4
+SCALES_TIMED = (224, 268, 320, 402, 558)  # the paper's five, in proportion
 
 
 def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
-    """Make the synthetic set, train a trunk and a detector on it, evaluate, detect on a folder.
+    """Make the synthetic set, train a trunk and a detector, evaluate, detect on a folder, time.
 
     Parameters
     ----------
     out : gets voc/ (the set), run/ (the model), evaluation/, photographs/ and detections/ (a
-        folder detected on), report/index.html and metrics.json; what an earlier demo left goes.
+        folder detected on), benchmark/, report/index.html and metrics.json; what an earlier demo
+        left goes.
     device : where to compute.
     seed : of everything random.
 
@@ -45,7 +50,7 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     The content of metrics.json.
     """
     start = time.perf_counter()
-    for name in ("run", "evaluation", "photographs", "detections", "report"):
+    for name in ("run", "evaluation", "photographs", "detections", "benchmark", "report"):
         shutil.rmtree(out / name, ignore_errors=True)
     voc = make_synthetic_set(out / "voc", **PHOTOGRAPHS, seed=seed)
     # As ImageNet and VOC: the trunk learns on photographs that the detector is not trained on.
@@ -55,7 +60,9 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     test = open_dataset(voc, "test", detector.classes)
     numbers = _evaluate(detector, test, out)
     _detect_folder(detector, test, out)
+    speedup = _time(detector, test, out)
     numbers |= {
+        "speedup": speedup,
         "trunk_accuracy": trunk_accuracy,
         "seconds": round(time.perf_counter() - start, 1),
         "record": describe_run(),
@@ -104,21 +111,35 @@ def _detect_folder(detector: Detector, test: LabelledSet, out: Path) -> None:
     report_folder(detector, out / "photographs", out / "detections", min_score=0.0)
 
 
+def _time(detector: Detector, test: LabelledSet, out: Path) -> float:
+    """Time against R-CNN: how many times as long it takes, in the paper's accounting."""
+    paths = [photograph.path for photograph in test.photographs[:PHOTOGRAPHS_TIMED]]
+    result = run_benchmark(detector, paths, BenchmarkSettings(scales=SCALES_TIMED))
+    show_benchmark(result)
+    write_json(out / "benchmark" / "benchmark.json", result)
+    plot_seconds(result, out / "benchmark" / "benchmark.png")
+    one_scale = next(iter(result["speedup"].values()))
+    return float(one_scale["paper"]["median"])
+
+
 def _write_page(numbers: dict[str, Any], test: LabelledSet, out: Path) -> None:
     facts = {
         "mAP, 11-point": f"{numbers['mAP']:.3f}",
         "mAP, area": f"{numbers['mAP_area']:.3f}",
         "COCO AP": f"{numbers['coco']['AP']:.3f}",
         "held-out photographs": str(len(test)),
+        "R-CNN's time over SPP-net's": f"{numbers['speedup']:.0f}×",
         "seconds in all": f"{numbers['seconds']:.0f}",
     }
     (out / "report").mkdir(exist_ok=True)
     curves = Figure("../evaluation/precision_recall.png", "Precision and recall", "per class")
+    times = Figure("../benchmark/benchmark.png", "Seconds per stage", "beside R-CNN")
     shown = [
         Figure(f"../detections/drawn/{p.path.name}.jpg", p.name, "score above 0")
         for p in test.photographs[:PHOTOGRAPHS_SHOWN]
     ]
     drawn = [Image.open(out / "report" / figure.address) for figure in shown]
     save_image(join_images(drawn, columns=4, width=1200), out / "report" / "detections.png")
-    page = render_page("SPP-detect demo", facts, [("Evaluation", [curves]), ("Detections", shown)])
+    figures = [("Evaluation", [curves, times]), ("Detections", shown)]
+    page = render_page("SPP-detect demo", facts, figures)
     write_text(out / "report" / "index.html", page)

@@ -77,6 +77,7 @@ class TrainingRun:
     resources : device, disk, largest photograph.
     boxes : windows from a file instead of the configured method's.
     fc_weights : fc6 and fc7 of the net that the trunk comes from, where it had them.
+    proposals : folder of cached windows; the run's own if None.
     options : what the run was asked for, kept for whoever goes on with it.
     """
 
@@ -89,6 +90,7 @@ class TrainingRun:
         resources: Resources,
         boxes: BoxesFile | None = None,
         fc_weights: dict[str, torch.Tensor] | None = None,
+        proposals: Path | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         check_positives(dataset)
@@ -98,6 +100,7 @@ class TrainingRun:
         self.config = config
         self.resources = resources
         self.boxes = boxes
+        self.proposals = proposals or proposal_folder(folder)
         self.options = options or {}
         extractor = make_extractor(backbone, config, resources.device)
         self.extractor: Extractor = extractor
@@ -132,7 +135,7 @@ class TrainingRun:
     def propose_windows(self) -> list[NDArray[np.float32]]:
         """Propose windows in every photograph; they are cached by photograph and settings."""
         if self.boxes is None:
-            cache = ProposalCache(proposal_folder(self.folder))
+            cache = ProposalCache(self.proposals)
             source = search_windows(make_proposal_settings(self.config), cache)
         else:
             source = read_windows(self.boxes, self.config.max_windows)

@@ -40,13 +40,18 @@ def test_the_presets_differ_where_the_facts_say_so():
         "negative_overlap": 0.7,
         "regression_lambda": 1000.0,  # R-CNN's, the paper gives none
         "svm_tolerance": 0.01,
+        "finetune_rates": (1e-4, 1e-5),
+        "finetune_shares": (5 / 6, 1 / 6),
     }
 
 
 def test_every_other_default_is_of_the_paper_or_of_the_release():
     assert make_config() == make_config("default") == Config()
     own = set(differences("default", "paper")) & set(differences("default", "release"))
-    assert own == {"regression_lambda", "mirror_positives"}
+    assert own == {
+        *("regression_lambda", "mirror_positives"),
+        *("finetune_rates", "finetune_shares"),  # the paper's and the release's are for days
+    }
 
 
 @pytest.mark.parametrize("preset", ["release", "paper"])
@@ -198,6 +203,15 @@ def test_out_of_range(name, value):
         ("bias_multiplier", 0.0),
         ("positive_weight", -2.0),
         ("seed", -1),
+        ("fc_width", 0),
+        ("finetune_iterations", -1),
+        ("finetune_positives", 0),
+        ("finetune_rates", (0.1, -0.1)),
+        ("finetune_rates", (0.1,)),
+        ("finetune_shares", (0.5, 0.6)),
+        ("finetune_background", (0.5, 0.1)),
+        ("finetune_background", (0.1, 0.6)),
+        ("finetune_momentum", 1.5),
     ],
 )
 def test_values_that_no_run_can_use(name, value):

@@ -1,0 +1,216 @@
+"""The paper's tables 9 and 10 for anybody's labelled photographs, filled run by run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import LabelledSet
+from proposals import ProposalCache
+from spp_detect import paper
+from spp_detect.backbones import Backbone
+from spp_detect.benchmark import RCNN, BenchmarkSettings, run_benchmark
+from spp_detect.config import Config
+from spp_detect.detector import Detector
+from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.files import write_json, write_text
+from spp_detect.preparation import search_windows
+from spp_detect.report.record import describe_run
+from spp_detect.training import Resources, TrainingRun
+
+MODELS = ("pool5", "fc6", "ftfc7", "ftfc6")  # ftfc6 takes over what ftfc7 tuned
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What the tables are made of.
+
+    Attributes
+    ----------
+    train, test : labelled photographs with the same classes.
+    config : the constants; its scales, feature, extractor and iterations are those of each cell.
+    iterations : of the fine-tuning.
+    scales : of the columns with one scale and with several.
+    columns : of the paper's, those to fill.
+    photographs : timed.
+    """
+
+    train: LabelledSet
+    test: LabelledSet
+    config: Config
+    iterations: int
+    scales: tuple[tuple[int, ...], tuple[int, ...]]
+    columns: tuple[str, ...]
+    photographs: int
+
+
+class TableMaker:
+    """Fills the tables in a folder, each cell once: stopped anywhere, it goes on.
+
+    Parameters
+    ----------
+    out : gets a folder per column and model, a json per cell, tables.json and tables.md.
+    plan : what is trained and measured.
+    make_backbone : makes the trunk with its first weights.
+    resources : device, disk, largest photograph.
+    fc_weights : fc6 and fc7 of the net that the trunk comes from, where it had them.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        plan: TablePlan,
+        make_backbone: Callable[[], Backbone],
+        resources: Resources,
+        fc_weights: dict[str, Any] | None = None,
+    ) -> None:
+        self.out = out
+        self.plan = plan
+        self.make_backbone = make_backbone
+        self.resources = resources
+        self.fc_weights = fc_weights
+
+    def fill(self) -> dict[str, Any]:
+        """Fill every cell that is empty and write the tables: the content of tables.json."""
+        cells = {
+            column: {row: ap for model in MODELS for row, ap in self._fill(column, model).items()}
+            for column in self.plan.columns
+        }
+        result = {
+            "mean_ap": cells,
+            "seconds": self._time(),
+            "paper": {"mean_ap_percent": paper.MEAN_AP, "seconds": paper.SECONDS},
+            "train": f"{self.plan.train.split}, {len(self.plan.train)} photographs",
+            "test": f"{self.plan.test.split}, {len(self.plan.test)} photographs",
+            "backbone": self.plan.config.backbone,
+            "weights": self.plan.config.weights,
+            "iterations": self.plan.iterations,
+            "record": describe_run(),
+        }
+        write_json(self.out / "tables.json", result)
+        write_text(self.out / "tables.md", render_tables(result))
+        return result
+
+    def _fill(self, column: str, model: str) -> dict[str, float]:
+        """Train and measure one model of one column: its rows' mAP."""
+        folder = self.out / column.replace(" ", "_") / model
+        config = self._configure(column, model)
+        rows = {model: False} | ({"ftfc7 bb": True} if model == "ftfc7" else {})
+        measured = {
+            row: self.out / f"{folder.parent.name}-{row.replace(' ', '_')}.json" for row in rows
+        }
+        if not all(path.is_file() for path in measured.values()):
+            detector = self._train(folder, config)
+            for row, regress in rows.items():
+                write_json(measured[row], self._measure(detector, regress) | {"row": row})
+        return {
+            row: float(json.loads(path.read_text(encoding="utf-8"))["mAP"])
+            for row, path in measured.items()
+        }
+
+    def _configure(self, column: str, model: str) -> Config:
+        plan = self.plan
+        return dataclasses.replace(
+            plan.config,
+            scales=plan.scales[column == "5 scales"],
+            extractor="rcnn" if column == RCNN else "spp",
+            train_from="" if column == RCNN else plan.config.train_from,
+            feature=model.removeprefix("ft"),
+            finetune_iterations=plan.iterations if model.startswith("ft") else 0,
+        )
+
+    def _train(self, folder: Path, config: Config) -> Detector:
+        if (folder / "metrics.json").is_file():
+            return Detector.load(folder, self.resources.device.type)
+        tuned = folder.parent / "ftfc7" / "work" / "tuned.safetensors"
+        if folder.name == "ftfc6" and tuned.is_file():
+            (folder / "work").mkdir(parents=True, exist_ok=True)
+            shutil.copy(tuned, folder / "work" / "tuned.safetensors")
+        run = TrainingRun(
+            folder,
+            self.plan.train,
+            config,
+            self.make_backbone(),
+            self.resources,
+            fc_weights=self.fc_weights,
+            proposals=self.out / "proposals",
+        )
+        return run.train()
+
+    def _measure(self, detector: Detector, regress: bool) -> dict[str, Any]:
+        source = search_windows(detector.proposal_settings, ProposalCache(self.out / "proposals"))
+        found = detect_dataset(
+            detector,
+            self.plan.test,
+            source=source,
+            regress=regress,
+            max_side=self.resources.max_side,
+        )
+        return measure(found, self.plan.test)[1] | {"record": describe_run()}
+
+    def _time(self) -> dict[str, Any]:
+        """Seconds of the fine-tuned models' stages, once for all columns."""
+        path = self.out / "benchmark.json"
+        if not path.is_file():
+            first = self.plan.columns[0].replace(" ", "_")
+            detector = Detector.load(self.out / first / "ftfc7", self.resources.device.type)
+            photographs = self.plan.test.photographs[: self.plan.photographs]
+            settings = BenchmarkSettings(
+                scales=self.plan.scales[1], windows=self.plan.config.max_windows
+            )
+            write_json(path, run_benchmark(detector, [p.path for p in photographs], settings))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def render_tables(result: dict[str, Any]) -> str:
+    """Render the tables as markdown, the paper's numbers in brackets."""
+    columns = list(result["mean_ap"])
+    lines = [
+        f"mAP in percent on {result['test']}, trained on {result['train']}; {result['backbone']}, "
+        f"{result['weights']}. In brackets the paper's, on all of VOC 2007.",
+        "",
+        f"| | {' | '.join(columns)} |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for row in paper.ROWS:
+        cells = [_render_cell(result["mean_ap"][c][row], _published(row, c)) for c in columns]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    lines += ["", *_render_seconds(result["seconds"])]
+    return "\n".join(lines) + "\n"
+
+
+def _published(row: str, column: str) -> float:
+    return paper.MEAN_AP[row][paper.COLUMNS.index(column)]
+
+
+def _render_cell(ours: float, published: float) -> str:
+    return f"{'–' if math.isnan(ours) else f'{100 * ours:.1f}'} ({published:.1f})"
+
+
+def _render_seconds(benchmark: dict[str, Any]) -> list[str]:
+    """The paper's table 10: conv, fc, total without proposals, speed-up."""
+    names = list(benchmark["contenders"])
+    lines = [
+        f"Median seconds a photograph on {benchmark['device']}, proposals excluded.",
+        "",
+        f"| | {' | '.join(names)} |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    for stage in ("conv", "pooling", "fc"):
+        medians = [benchmark["contenders"][n]["stages"][stage]["median"] for n in names]
+        lines.append(f"| {stage} | {' | '.join(f'{m:.3f}' for m in medians)} |")
+    totals = [benchmark["contenders"][n]["paper"]["median"] for n in names]
+    lines.append(f"| total | {' | '.join(f'{t:.3f}' for t in totals)} |")
+    ratios = [
+        benchmark["speedup"][n]["paper"]["median"] if n in benchmark["speedup"] else 1.0
+        for n in names
+    ]
+    published = paper.SECONDS["speed-up"]
+    cells = [f"{ours:.1f}× ({theirs:.0f}×)" for ours, theirs in zip(ratios, published, strict=True)]
+    return [*lines, f"| speed-up | {' | '.join(cells)} |"]

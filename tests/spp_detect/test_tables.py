@@ -1,0 +1,84 @@
+"""The paper's tables on a small set: every cell, from runs that go on, and their text."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data import open_dataset
+from spp_detect import paper
+from spp_detect.backbones import build_backbone
+from spp_detect.detector import Detector
+from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.tables import TableMaker, TablePlan
+from spp_detect.training import Resources, TrainingRun
+
+
+def make_backbone():
+    torch.manual_seed(0)
+    return build_backbone("small5")
+
+
+@pytest.fixture(scope="module")
+def plan(small_voc, small_config):
+    train, test = open_dataset(small_voc, "val"), open_dataset(small_voc, "test")
+    config = small_config(fc_width=16, max_windows=40)
+    return TablePlan(train, test, config, 4, ((160,), (120, 160)), paper.COLUMNS, 1)
+
+
+@pytest.fixture(scope="module")
+def tables(plan, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("tables")
+    return out, TableMaker(out, plan, make_backbone, Resources(torch.device("cpu"))).fill()
+
+
+def test_every_cell_is_filled(tables):
+    out, result = tables
+    assert {c: set(cells) for c, cells in result["mean_ap"].items()} == {
+        column: set(paper.ROWS) for column in paper.COLUMNS
+    }
+    assert all(0 <= ap <= 1 for cells in result["mean_ap"].values() for ap in cells.values())
+    assert json.loads((out / "tables.json").read_text()) == json.loads(json.dumps(result))
+
+
+def test_cells_are_of_the_models_that_they_name(tables, plan):
+    out, result = tables
+    for column, extractor, scales in (
+        ("1 scale", "spp", (160,)),
+        ("5 scales", "spp", (120, 160)),
+        ("R-CNN", "rcnn", (160,)),
+    ):
+        for model, feature in (("pool5", "pool5"), ("ftfc6", "fc6"), ("ftfc7", "fc7")):
+            detector = Detector.load(out / column.replace(" ", "_") / model, "cpu")
+            assert detector.config.extractor == extractor
+            assert detector.config.scales == scales
+            assert detector.config.feature == feature
+    detector = Detector.load(out / "5_scales" / "ftfc7", "cpu")
+    for row, regress in (("ftfc7", False), ("ftfc7 bb", True)):
+        found = detect_dataset(detector, plan.test, regress=regress)
+        assert measure(found, plan.test)[1]["mAP"] == result["mean_ap"]["5 scales"][row]
+
+
+def test_fc6_and_fc7_were_tuned_together(tables):
+    out, _ = tables
+    six, seven = (Detector.load(out / "1_scale" / name, "cpu") for name in ("ftfc6", "ftfc7"))
+    assert six.fc is not None
+    assert seven.fc is not None
+    assert torch.equal(six.fc.layers.fc6.weight, seven.fc.layers.fc6.weight)
+
+
+def test_filled_cells_are_not_trained_again(tables, plan, monkeypatch):
+    out, result = tables
+    monkeypatch.setattr(TrainingRun, "train", lambda _: pytest.fail("trained again"))
+    again = TableMaker(out, plan, make_backbone, Resources(torch.device("cpu"))).fill()
+    assert again["mean_ap"] == result["mean_ap"]
+
+
+def test_the_text_sets_ours_beside_the_papers(tables):
+    out, result = tables
+    text = (out / "tables.md").read_text()
+    assert "| ftfc7 bb | " in text
+    ours = f"{100 * result['mean_ap']['5 scales']['ftfc7 bb']:.1f} (59.2)"
+    assert ours in text
+    assert "(64×)" in text
