@@ -1,0 +1,140 @@
+"""Windows per second of fine-tuning, against what its matrix products alone would allow.
+
+    python benchmarks/finetuning.py DATA WEIGHTS --out results/benchmarks/finetuning.json
+
+The trunk is frozen; the maps of some photographs are cached first. Blocks of steps and blocks of
+the bare products take turns, so that drift hits both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import open_dataset
+from spp_detect.backbones import build_backbone, load_weights
+from spp_detect.config import make_config
+from spp_detect.features import choose_device
+from spp_detect.files import write_json
+from spp_detect.finetuning import FineTuner
+from spp_detect.report.record import describe_run
+from spp_detect.training import Resources, TrainingRun
+
+BATCH = 128
+
+
+def multiply(inputs: int, width: int, outputs: int, device: torch.device) -> float:
+    """Seconds of one step's matrix products: forward, gradients of weights and of inputs."""
+    sizes = [(inputs, width), (width, width), (width, outputs)]
+    operands = [
+        [torch.rand(shape, device=device) for shape in ((BATCH, a), (b, a), (BATCH, b))]
+        for a, b in sizes
+    ]
+    start = now(device)
+    for layer, (x, weight, gradient) in enumerate(operands):
+        x @ weight.T
+        gradient.T @ x
+        if layer:  # nothing before fc6 learns
+            gradient @ weight
+    return now(device) - start
+
+
+def now(device: torch.device) -> float:
+    """The clock, after all queued work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def time_steps(tuner: FineTuner, start: int, count: int) -> float:
+    """Seconds per step, batches prepared as in training."""
+    with ThreadPoolExecutor(1) as tuner._worker:
+        batches = tuner._prepare_batches(start, start + count + 1)
+        tuner._step(start, next(batches))
+        begun = now(tuner.extractor.device)
+        for step, batch in enumerate(itertools.islice(batches, count), start + 1):
+            tuner._step(step, batch)
+        return (now(tuner.extractor.device) - begun) / count
+
+
+def profile(tuner: FineTuner, steps: int) -> dict[str, float]:
+    """Seconds of the parts of a step, one after the other; in training the first runs beside."""
+    parts: dict[str, list[float]] = {}
+    device = tuner.extractor.device
+    for step in range(steps):
+        marks = [now(device)]
+        batch = tuner._prepare(tuner._draw_batch(step))
+        marks.append(now(device))
+        tuner.network.train()
+        loss = torch.nn.functional.cross_entropy(*tuner._score(batch))
+        marks.append(now(device))
+        tuner.optimiser.zero_grad()
+        loss.backward()
+        marks.append(now(device))
+        tuner.optimiser.step()
+        marks.append(now(device))
+        names = ("read and pool", "forward", "backward", "update")
+        for name, seconds in zip(names, np.diff(marks).tolist(), strict=True):
+            parts.setdefault(name, []).append(seconds)
+    return {name: float(np.median(values)) for name, values in parts.items()}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--photographs", type=int, default=60)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8)
+    arguments = parser.parse_args()
+    device = choose_device("auto")
+    dataset = open_dataset(arguments.data, "trainval")
+    dataset = dataclasses.replace(dataset, photographs=dataset.photographs[: arguments.photographs])
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = build_backbone("resnet18")
+        load_weights(backbone, arguments.weights)
+        config = make_config(finetune_iterations=10**6, feature="fc7", proposals="opencv-fast")
+        run = TrainingRun(Path(folder) / "run", dataset, config, backbone, Resources(device))
+        run.windows = run.propose_windows()
+        tuner = run.make_tuner()
+        run._fill(tuner.store, mirrored=True)
+        sizes = (run.extractor.length, config.fc_width, len(dataset.classes) + 1)
+        time_steps(tuner, 0, 2)
+        multiply(*sizes, device)
+        seconds: dict[str, list[float]] = {"step": [], "products": []}
+        for block in range(arguments.blocks):
+            seconds["step"].append(time_steps(tuner, block * arguments.steps, arguments.steps))
+            products = [multiply(*sizes, device) for _ in range(arguments.steps)]
+            seconds["products"].append(float(np.median(products)))
+        parts = profile(tuner, arguments.steps)
+    ratio = float(np.median(np.array(seconds["products"]) / np.array(seconds["step"])))
+    result = {
+        "windows_per_second": BATCH / float(np.median(seconds["step"])),
+        "bound_windows_per_second": BATCH / float(np.median(seconds["products"])),
+        "share_of_bound": ratio,
+        "seconds_per_step": seconds,
+        "profile_seconds": parts,
+        "sizes": sizes,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "record": describe_run(),
+    }
+    write_json(arguments.out, result)
+    print(
+        f"{result['windows_per_second']:.0f} windows/s, {ratio:.0%} of the products' bound; "
+        + ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in parts.items())
+    )
+
+
+if __name__ == "__main__":
+    main()
