@@ -46,13 +46,15 @@ class BenchmarkSettings:
 
     Attributes
     ----------
-    scales : short sides in pixels of SPP-net at several scales.
+    single_scale : short side in pixels of SPP-net at one scale.
+    scales : those of SPP-net at several.
     windows : most windows of a photograph.
     rcnn_photographs : R-CNN takes the first so many photographs; all if None.
     repeats : times each contender works through a photograph; the median of a stage counts.
     max_side : largest side of a photograph in pixels.
     """
 
+    single_scale: int = PAPER_SCALE
     scales: tuple[int, ...] = PAPER_SCALES
     windows: int = 2000
     rcnn_photographs: int | None = None
@@ -158,9 +160,10 @@ def make_contenders(
 ) -> dict[str, Detector]:
     """Make SPP-net at one scale and at several, and R-CNN, of the same trunk."""
     _check_comparable(detector, rcnn)
-    own = detector.config.scales
+    if len(settings.scales) < 2:
+        raise BenchmarkError(f"scales {settings.scales}: expected at least two")
     contenders = {}
-    for scales in ((PAPER_SCALE if PAPER_SCALE in own else own[0],), settings.scales):
+    for scales in ((settings.single_scale,), settings.scales):
         config = dataclasses.replace(detector.config, scales=scales)
         extractor = FeatureExtractor(detector.extractor.backbone, config, detector.extractor.device)
         name = f"SPP-net, {len(scales)} scale{'s' if len(scales) > 1 else ''}"

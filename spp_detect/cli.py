@@ -40,6 +40,7 @@ from spp_detect.download import DownloadError, download_voc
 from spp_detect.evaluation import detect_dataset, measure, propose_folder
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
+from spp_detect.finetuning import TuningError
 from spp_detect.paper import COLUMNS
 from spp_detect.preparation import WindowSource, read_windows, search_windows
 from spp_detect.report.chart import plot_seconds
@@ -68,6 +69,7 @@ USER_ERRORS = (
     RegressionError,
     SvmError,
     TrainingError,
+    TuningError,
     WeightsError,
     OSError,
 )
@@ -288,6 +290,7 @@ def detect(
 @click.argument("data", type=path_type)
 @click.option("--images", type=click.IntRange(1), default=100, help="Random photographs of DATA.")
 @click.option("--split", default="test", help="Split, where DATA is labelled.")
+@click.option("--scale", type=click.IntRange(16), default=688, help="Of SPP-net at one scale.")
 @click.option(
     "--scales",
     default=",".join(map(str, PAPER_SCALES)),
@@ -314,6 +317,7 @@ def benchmark(
     data: Path,
     images: int,
     split: str,
+    scale: int,
     scales: str,
     windows: int,
     rcnn: Path | None,
@@ -329,7 +333,9 @@ def benchmark(
     DATA is labelled or just a folder of photographs.
     """
     detector = Detector.load(run, device)
-    settings = BenchmarkSettings(_parse_scales(scales), windows, rcnn_images, repeats, max_side)
+    settings = BenchmarkSettings(
+        scale, _parse_scales(scales), windows, rcnn_images, repeats, max_side
+    )
     paths = sample_photographs(data, split, images, seed, max_side)
     result = run_benchmark(detector, paths, settings, Detector.load(rcnn, device) if rcnn else None)
     show_benchmark(result)

@@ -13,6 +13,7 @@ from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
 FEATURES = ("pool5", "fc6", "fc7")
+PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
 EXTRACTORS = ("spp", "rcnn")
 
 
@@ -54,6 +55,7 @@ class Config:
     # Fine-tuning (section 4.1); 0 iterations: none. Each rate holds for its share of them.
     finetune_iterations: int = 0
     train_from: str = ""  # the first of the trunk's layers that is tuned too
+    mirror_finetuning: bool = True
     finetune_positives: int = 32  # of a batch
     finetune_negatives: int = 96
     finetune_iou: float = 0.5
@@ -121,11 +123,11 @@ class Config:
                 f"train_from {self.train_from!r}: expected none with extractor rcnn, whose windows "
                 "are computed once"
             )
-        _check_schedule(self)
         for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise ConfigError(f"{name} {value}: expected a value from {least:g} to {most:g}")
+        _check_schedule(self)
 
 
 _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of any bounds
@@ -196,6 +198,19 @@ def config_from_mapping(values: dict[str, Any]) -> Config:
 
 
 def _check_schedule(config: Config) -> None:
+    if config.train_from and not config.finetune_iterations:
+        raise ConfigError(f"train_from {config.train_from!r}: expected finetune_iterations above 0")
+    if config.finetune_iterations and config.feature == "pool5" and not config.train_from:
+        raise ConfigError(
+            "feature 'pool5': fine-tuning the fc layers does not change it; expected fc6, fc7 or "
+            "a layer to train_from"
+        )
+    for name in ("finetune_positives", "finetune_negatives"):
+        if getattr(config, name) % PHOTOGRAPHS_PER_BATCH:
+            raise ConfigError(
+                f"{name} {getattr(config, name)}: expected a multiple of {PHOTOGRAPHS_PER_BATCH}, "
+                "the photographs of a batch"
+            )
     rates, shares = config.finetune_rates, config.finetune_shares
     if not rates or len(rates) != len(shares) or not all(0 < r < _HUGE for r in rates):
         raise ConfigError(

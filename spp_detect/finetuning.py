@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from data import LabelledSet
-from spp_detect.config import Config
+from spp_detect.config import PHOTOGRAPHS_PER_BATCH, Config
 from spp_detect.crops import CropStore
 from spp_detect.examples import mirror_windows
 from spp_detect.fc import FcLayers
@@ -26,10 +26,13 @@ from spp_detect.report.progress import track
 from spp_detect.sampling import draw_windows, label_windows
 
 EVALUATIONS = 20  # of the held-out windows, evenly spread over the iterations
-PHOTOGRAPHS_PER_BATCH = 16
 PHOTOGRAPHS_PER_TUNED_BATCH = 2  # where the trunk is tuned each costs a pass through it
 HELD_OUT = 10  # every tenth photograph chooses the snapshot and is not learnt from
 HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each
+
+
+class TuningError(ValueError):
+    """Fine-tuning that leads nowhere; one line says why."""
 
 
 class Draw(NamedTuple):
@@ -81,7 +84,8 @@ class FineTuner:
         self.dataset = dataset
         self.extractor = extractor
         self.store = store
-        self.mirrors = isinstance(store, MapStore)  # every crop costs a pass of its own
+        # A mirrored crop would cost R-CNN a pass of its own.
+        self.mirrors = config.mirror_finetuning and isinstance(store, MapStore)
         self.config = config
         self.background = len(dataset.classes)
         self.tail = tail
@@ -110,6 +114,11 @@ class FineTuner:
         )
         self.history: list[tuple[float, ...]] = []
 
+    def forget(self) -> None:
+        """Remove the state for going on: weights, momentum, the best snapshot."""
+        self.state_path.unlink(missing_ok=True)
+        self.best_path.unlink(missing_ok=True)
+
     def tune(self) -> NDArray[np.float64]:
         """Train, from where an interrupted run stands, and load the best snapshot.
 
@@ -133,6 +142,7 @@ class FineTuner:
                     losses = []
         self.network.load_state_dict(load_file(self.best_path))
         self.network.eval()
+        self.optimiser.zero_grad()  # lets go of the gradients
         return np.array(self.history)
 
     def _step(self, step: int, batch: list[Sample]) -> float:
@@ -253,6 +263,11 @@ class FineTuner:
             correct += int((scores.argmax(1) == labels).sum())
             count += len(labels)
         loss /= count
+        if not np.isfinite(loss):
+            raise TuningError(
+                f"fine-tuning: the loss on held-out windows is {loss} after {step} iterations; "
+                "expected a finite one, give lower rates"
+            )
         if not self.history or loss < min(row[2] for row in self.history):
             write_tensors(self.best_path, self.network.state_dict())
         self.history.append((step, training_loss, loss, correct / count))

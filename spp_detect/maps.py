@@ -13,6 +13,8 @@ from data import LabelledSet, read_photo
 from spp_detect.features import Extractor, FeatureExtractor, PhotoMaps, round_half
 from spp_detect.files import write_array
 
+MIRRORED = "-mirrored.npy"  # how the names of mirror images' files end
+
 ExtractorType = TypeVar("ExtractorType", bound=Extractor)
 
 
@@ -44,8 +46,17 @@ class PhotoStore(Generic[ExtractorType]):
         self.extractor = extractor
         self.budget = budget
         self.max_side = max_side
+        self._count()
+
+    def remove_mirrored(self) -> None:
+        """Remove what was kept of mirror images: after fine-tuning nothing reads it again."""
+        for path in self.folder.glob(f"*{MIRRORED}"):
+            path.unlink()
+        self._count()
+
+    def _count(self) -> None:
         self.full = False
-        self.used = sum(path.stat().st_size for path in folder.glob("[!.]*.npy"))
+        self.used = sum(path.stat().st_size for path in self.folder.glob("[!.]*.npy"))
 
     def _fits(self, needed: int) -> bool:
         """Whether so many bytes more fit; if not, the store is full."""
@@ -74,7 +85,7 @@ class MapStore(PhotoStore[FeatureExtractor]):
         """
         photograph = self.dataset.photographs[index]
         size = (photograph.width, photograph.height)
-        end = "-mirrored.npy" if mirrored else ".npy"
+        end = MIRRORED if mirrored else ".npy"
         paths = [self.folder / f"{index:06d}-{scale}{end}" for scale in self._scales]
         read = [read_halves(path) for path in paths]
         if all(one is not None for one in read):

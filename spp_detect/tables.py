@@ -16,13 +16,20 @@ from proposals import ProposalCache
 from spp_detect import paper
 from spp_detect.backbones import Backbone
 from spp_detect.benchmark import RCNN, BenchmarkSettings, run_benchmark
-from spp_detect.config import Config
+from spp_detect.config import Config, ConfigError, to_mapping
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.files import write_json, write_text
 from spp_detect.preparation import search_windows
 from spp_detect.report.record import describe_run
-from spp_detect.training import Resources, TrainingRun
+from spp_detect.training import (
+    Resources,
+    TrainingError,
+    TrainingRun,
+    describe_difference,
+    fingerprint_dataset,
+    fingerprint_weights,
+)
 
 MODELS = ("pool5", "fc6", "ftfc7", "ftfc6")  # ftfc6 takes over what ftfc7 tuned
 
@@ -48,6 +55,10 @@ class TablePlan:
     scales: tuple[tuple[int, ...], tuple[int, ...]]
     columns: tuple[str, ...]
     photographs: int
+
+    def __post_init__(self) -> None:
+        if len(self.scales[1]) < 2:
+            raise ConfigError(f"scales {self.scales[1]}: expected at least two for their column")
 
 
 class TableMaker:
@@ -77,7 +88,14 @@ class TableMaker:
         self.fc_weights = fc_weights
 
     def fill(self) -> dict[str, Any]:
-        """Fill every cell that is empty and write the tables: the content of tables.json."""
+        """Fill every cell that is empty and write the tables: the content of tables.json.
+
+        Raises
+        ------
+        TrainingError
+            where the folder's cells are of another plan.
+        """
+        self._begin()
         cells = {
             column: {row: ap for model in MODELS for row, ap in self._fill(column, model).items()}
             for column in self.plan.columns
@@ -91,11 +109,40 @@ class TableMaker:
             "backbone": self.plan.config.backbone,
             "weights": self.plan.config.weights,
             "iterations": self.plan.iterations,
+            "train_from": self.plan.config.train_from,
+            "fc_start": self._find_fc_start(),
             "record": describe_run(),
         }
         write_json(self.out / "tables.json", result)
         write_text(self.out / "tables.md", render_tables(result))
         return result
+
+    def _begin(self) -> None:
+        """Write down what the tables are made of, or check that the folder's are of the same."""
+        plan = self.plan
+        identity = {
+            "config": to_mapping(plan.config),
+            "iterations": plan.iterations,
+            "scales": plan.scales,
+            "photographs timed": plan.photographs,
+            "train": fingerprint_dataset(plan.train),
+            "test": fingerprint_dataset(plan.test),
+            "trunk": fingerprint_weights(self.make_backbone()),
+        }
+        path = self.out / "plan.json"
+        if not path.is_file():
+            write_json(path, identity)
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in json.loads(json.dumps(identity)).items():
+            if before.get(name) != value:
+                difference = describe_difference(name, before, value)
+                raise TrainingError(f"{path}: the tables were begun with {difference}")
+
+    def _find_fc_start(self) -> str:
+        """What fc6 and fc7 started from, as a trained model tells it."""
+        first = self.out / self.plan.columns[0].replace(" ", "_") / "ftfc7" / "metrics.json"
+        return str(json.loads(first.read_text(encoding="utf-8"))["fc_start"])
 
     def _fill(self, column: str, model: str) -> dict[str, float]:
         """Train and measure one model of one column: its rows' mAP."""
@@ -120,7 +167,9 @@ class TableMaker:
             plan.config,
             scales=plan.scales[column == "5 scales"],
             extractor="rcnn" if column == RCNN else "spp",
-            train_from="" if column == RCNN else plan.config.train_from,
+            train_from=plan.config.train_from if model.startswith("ft") and column != RCNN else "",
+            # R-CNN's crops are not mirrored, so the maps are not either.
+            mirror_finetuning=False,
             feature=model.removeprefix("ft"),
             finetune_iterations=plan.iterations if model.startswith("ft") else 0,
         )
@@ -161,9 +210,8 @@ class TableMaker:
             first = self.plan.columns[0].replace(" ", "_")
             detector = Detector.load(self.out / first / "ftfc7", self.resources.device.type)
             photographs = self.plan.test.photographs[: self.plan.photographs]
-            settings = BenchmarkSettings(
-                scales=self.plan.scales[1], windows=self.plan.config.max_windows
-            )
+            (single,), several = self.plan.scales
+            settings = BenchmarkSettings(single, several, self.plan.config.max_windows)
             write_json(path, run_benchmark(detector, [p.path for p in photographs], settings))
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
@@ -173,11 +221,17 @@ def render_tables(result: dict[str, Any]) -> str:
     columns = list(result["mean_ap"])
     lines = [
         f"mAP in percent on {result['test']}, trained on {result['train']}; {result['backbone']}, "
-        f"{result['weights']}. In brackets the paper's, on all of VOC 2007.",
+        f"{result['weights']}; fc6 and fc7 start from {result['fc_start']} weights. In brackets "
+        "the paper's, on all of VOC 2007.",
         "",
         f"| | {' | '.join(columns)} |",
         "| --- |" + " --- |" * len(columns),
     ]
+    if result["train_from"]:
+        lines[0] += (
+            f" Fine-tuning reaches down to {result['train_from']} in SPP-net's columns, to fc6 in "
+            "R-CNN's."
+        )
     for row in paper.ROWS:
         cells = [_render_cell(result["mean_ap"][c][row], _published(row, c)) for c in columns]
         lines.append(f"| {row} | {' | '.join(cells)} |")

@@ -94,6 +94,7 @@ class TrainingRun:
         options: dict[str, Any] | None = None,
     ) -> None:
         check_positives(dataset)
+        split_backbone(backbone, config.train_from)  # a wrong layer is told before anything starts
         self.folder = folder
         self.work = folder / "work"
         self.dataset = dataset
@@ -159,7 +160,9 @@ class TrainingRun:
             write_json(self.folder / "finetuning.json", tabulate(history))
             write_tensors(done, tuned.state_dict())
         tuned.load_state_dict(load_file(done))
+        tuner.forget()
         shutil.rmtree(self.work / "stem_maps", ignore_errors=True)
+        self.maps.remove_mirrored()
 
     def make_tuner(self) -> FineTuner:
         """Make what fine-tunes: on the trunk's maps, or on those of its layers that stay."""
@@ -258,17 +261,15 @@ class TrainingRun:
     def _build_fc(self, trained: dict[str, torch.Tensor] | None) -> FcLayers | None:
         """Build fc6 and fc7 as they start; the feature says how many of them describe a window."""
         self.fc_layers: FcLayers | None = None
+        self.fc_start: str | None = None
         depth = FC_DEPTH[self.config.feature]
         if not depth and not self.config.finetune_iterations:
             return None
         torch.manual_seed(self.config.seed)
         self.fc_layers = FcLayers(self.extractor.length, self.config.fc_width, 2).eval()
-        begun = self.work / "fc.safetensors"
-        if begun.is_file():
-            self.fc_layers.load_state_dict(load_file(begun))
-        elif trained is not None:
-            channels = self.extractor.backbone.channels
-            self.fc_layers.start_from(trained, channels, self.config.levels)
+        channels, levels = self.extractor.backbone.channels, self.config.levels
+        fits = trained is not None and self.fc_layers.start_from(trained, channels, levels)
+        self.fc_start = "the net's own" if fits else "random"
         self.fc_layers.to(self.resources.device)
         return self.fc_layers.cut(depth).eval() if depth else None
 
@@ -309,8 +310,10 @@ class TrainingRun:
             before = json.loads(path.read_text(encoding="utf-8"))
             for name, value in json.loads(json.dumps(identity)).items():
                 if before.get(name) != value:
-                    difference = _difference(name, before, value)
+                    difference = describe_difference(name, before, value)
                     raise TrainingError(f"{path}: the run was begun with {difference}")
+            if self.fc_layers is not None:
+                self.fc_layers.load_state_dict(load_file(self.work / "fc.safetensors"))
         else:
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
             if self.fc_layers is not None:
@@ -404,6 +407,7 @@ class TrainingRun:
         model = (self.folder / "model.safetensors").read_bytes()
         return {
             "photographs": len(self.dataset),
+            "fc_start": self.fc_start,
             "seconds": round(sum(stage["seconds"] for stage in stages), 1),
             "stages": stages,
             "disk_gb": round(sum(files) / 1e9, 3),
@@ -464,7 +468,8 @@ class _Stage:
             )
 
 
-def _difference(name: str, before: dict[str, Any], value: Any) -> str:
+def describe_difference(name: str, before: dict[str, Any], value: Any) -> str:
+    """Say in what an earlier start differs from now."""
     old = before.get(name)
     if name == "config" and isinstance(old, dict):
         key = next(k for k in {**old, **value} if old.get(k) != value.get(k))

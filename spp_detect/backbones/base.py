@@ -87,17 +87,20 @@ def split_backbone(backbone: Backbone, layer: str) -> tuple[Backbone, nn.Sequent
     ConfigError
         for a name that is no layer's, or the first layer's, before which there is no map.
     """
+    if not layer:
+        return backbone, nn.Sequential()
     layers = OrderedDict(_list_layers(backbone.layers))
     names = list(layers)
-    if layer and layer not in names[1:]:
+    if layer not in names[1:]:
         raise ConfigError(
             f"train_from {layer!r}: expected a layer of {backbone.name}: {', '.join(names[1:])}"
         )
-    cut = names.index(layer) if layer else len(names)
+    cut = names.index(layer)
     parts = list(layers.values())
     stem, tail = nn.Sequential(*parts[:cut]), nn.Sequential(*parts[cut:])
     with torch.no_grad():
-        channels = stem(torch.zeros(1, 3, 64, 64)).shape[1]
+        device = next(backbone.parameters()).device
+        channels = stem(torch.zeros(1, 3, 64, 64, device=device)).shape[1]
     return Backbone(backbone.name, stem, channels, backbone.input_format).eval(), tail
 
 

@@ -19,9 +19,12 @@ def _small_config(**changes) -> Config:
     return make_config(**(settings | changes))
 
 
-def _make_run(folder: Path, dataset: LabelledSet, config: Config) -> TrainingRun:
+def _make_run(
+    folder: Path, dataset: LabelledSet, config: Config, device: torch.device = CPU.device
+) -> TrainingRun:
     torch.manual_seed(0)
-    return TrainingRun(folder, dataset, config, build_backbone(config.backbone), CPU)
+    backbone = build_backbone(config.backbone)
+    return TrainingRun(folder, dataset, config, backbone, Resources(device))
 
 
 @pytest.fixture(scope="session")

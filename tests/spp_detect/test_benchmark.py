@@ -32,7 +32,7 @@ from spp_detect.report.tables import show_benchmark
 from spp_detect.selection import Heads
 
 ONE, TWO = "SPP-net, 1 scale", "SPP-net, 2 scales"
-SETTINGS = BenchmarkSettings(scales=(96, 160), windows=20, rcnn_photographs=2)
+SETTINGS = BenchmarkSettings(single_scale=160, scales=(96, 160), windows=20, rcnn_photographs=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,12 +192,10 @@ def test_rcnn_takes_the_heads_of_its_own_model(small_detector):
     assert trunks == {id(small_detector.extractor.backbone)}
 
 
-def test_the_single_scale_is_the_papers_where_the_model_has_it(small_detector):
-    detector = copy.copy(small_detector)
-    detector.config = dataclasses.replace(detector.config, scales=(480, 576, 688))
-    assert make_contenders(detector, detector, SETTINGS)[ONE].config.scales == (688,)
-    detector.config = dataclasses.replace(detector.config, scales=(480, 576))
-    assert make_contenders(detector, detector, SETTINGS)[ONE].config.scales == (480,)
+def test_one_scale_is_not_several(small_detector):
+    settings = dataclasses.replace(SETTINGS, scales=(400,))
+    with pytest.raises(BenchmarkError, match="at least two"):
+        make_contenders(small_detector, small_detector, settings)
 
 
 def test_other_trunk_weights_are_refused(small_detector, other_trunk, paths):

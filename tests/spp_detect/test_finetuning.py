@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torchvision.ops import box_iou
 
 from data import read_photo
 from spp_detect import finetuning
 from spp_detect.config import ConfigError, make_config
 from spp_detect.detector import Detector
-from spp_detect.finetuning import Draw, FineTuner, rate_at
+from spp_detect.finetuning import Draw, FineTuner, TuningError, rate_at
 
 STEPS = 12
 
@@ -52,10 +53,10 @@ def changed(before, module):
 
 
 def test_rates_by_hand():
-    config = make_config("release", finetune_iterations=200_000)
+    config = make_config("release", finetune_iterations=200_000, feature="fc7")
     rates = [rate_at(config, step) for step in (0, 29_999, 30_000, 59_999, 60_000, 199_999)]
     assert rates == [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
-    config = make_config("paper", finetune_iterations=300_000)
+    config = make_config("paper", finetune_iterations=300_000, feature="fc7")
     assert [rate_at(config, step) for step in (0, 249_999, 250_000)] == [1e-4, 1e-4, 1e-5]
 
 
@@ -79,6 +80,22 @@ def test_every_scale_and_both_sides_are_drawn(make_tuner):
     assert {(draw.scale, draw.mirrored) for draw in draws} == {
         (s, m) for s in (0, 1) for m in (False, True)
     }
+
+
+def test_drawn_labels_are_those_of_the_boxes_under_the_windows(make_tuner, small_set):
+    _, tuner = make_tuner(scales=(120, 200))
+    for draw in (draw for step in range(4) for draw in tuner._draw_batch(step)):
+        photograph = small_set.photographs[draw.photograph]
+        easy = photograph.labels.easy
+        windows = draw.windows.copy()
+        if draw.mirrored:
+            windows[:, [0, 2]] = photograph.width - draw.windows[:, [2, 0]]
+        table = box_iou(torch.from_numpy(windows), torch.from_numpy(easy.boxes)).numpy()
+        best = table.max(axis=1)
+        positive = draw.labels < len(small_set.classes)
+        assert (best[positive] > 0.5 - 1e-4).all()
+        assert (draw.labels[positive] == easy.classes[table[positive].argmax(axis=1)]).all()
+        assert ((best[~positive] > 0.1 - 1e-4) & (best[~positive] < 0.5 + 1e-4)).all()
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -226,6 +243,45 @@ def test_whole_runs_save_what_they_detect_with(
     assert len(ours.boxes)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("train_from", ["", "conv4"])
+def test_on_the_gpu(make_run, small_set, small_config, tmp_path, train_from):
+    config = small_config(feature="fc7", train_from=train_from, finetune_iterations=4, fc_width=16)
+    run = make_run(tmp_path / "run", small_set, config, torch.device("cuda"))
+    run.windows = [photograph.labels.boxes for photograph in small_set]
+    history = run.make_tuner().tune()
+    assert np.isfinite(history).all()
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line(make_tuner):
+    _, tuner = make_tuner(finetune_rates=(1e9,), finetune_shares=(1.0,))
+    with pytest.raises(TuningError, match="held-out windows is"):
+        tuner.tune()
+
+
+def test_what_does_nothing_is_refused():
+    for changes in (
+        {"train_from": "layer3"},
+        {"finetune_iterations": 5},
+        {"finetune_iterations": 5, "feature": "fc7", "finetune_positives": 8},
+    ):
+        with pytest.raises(ConfigError, match="expected"):
+            make_config(**changes)
+
+
+def test_nothing_of_the_tuning_is_left_behind(make_run, small_set, small_config, tmp_path):
+    config = small_config(feature="fc7", finetune_iterations=4, fc_width=16)
+    run = make_run(tmp_path / "run", small_set, config)
+    run._begin()
+    run.windows = run.propose_windows()
+    run.tune()
+    assert not list(run.work.glob("finetuning*"))
+    assert not list((run.work / "maps").glob("*mirrored*"))
+    kept = sum(path.stat().st_size for path in (run.work / "maps").glob("*.npy"))
+    assert run.maps.used == kept > 0
+    assert (run.folder / "finetuning.json").is_file()
 
 
 def test_an_unknown_layer_is_named(make_tuner):

@@ -1,5 +1,6 @@
 """The paper's tables on a small set: every cell, from runs that go on, and their text."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import torch
 from data import open_dataset
 from spp_detect import paper
 from spp_detect.backbones import build_backbone
+from spp_detect.config import ConfigError
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.tables import TableMaker, TablePlan
-from spp_detect.training import Resources, TrainingRun
+from spp_detect.training import Resources, TrainingError, TrainingRun
 
 
 def make_backbone():
@@ -75,10 +77,23 @@ def test_filled_cells_are_not_trained_again(tables, plan, monkeypatch):
     assert again["mean_ap"] == result["mean_ap"]
 
 
+def test_another_plan_is_refused_where_cells_stand(tables, plan):
+    out, _ = tables
+    other = dataclasses.replace(plan, iterations=5)
+    maker = TableMaker(out, other, make_backbone, Resources(torch.device("cpu")))
+    with pytest.raises(TrainingError, match=r"plan\.json: the tables were begun with other iterat"):
+        maker.fill()
+
+
+def test_one_scale_is_not_several(plan):
+    with pytest.raises(ConfigError, match="at least two"):
+        dataclasses.replace(plan, scales=((160,), (120,)))
+
+
 def test_the_text_sets_ours_beside_the_papers(tables):
     out, result = tables
     text = (out / "tables.md").read_text()
     assert "| ftfc7 bb | " in text
     ours = f"{100 * result['mean_ap']['5 scales']['ftfc7 bb']:.1f} (59.2)"
     assert ours in text
-    assert "(64×)" in text
+    assert "(102×)" in text
