@@ -168,7 +168,7 @@ def group_segments(histograms, sizes, boxes, pairs, pixels, with_colour):  # typ
     queue.clear()
     for pair in pairs:
         a, b = np.int32(pair // count), np.int32(pair % count)
-        likeness = _compare(values, areas, extents, a, b, pixels, with_colour)
+        likeness = _compare(values, extents, a, b, pixels, with_colour)
         queue.append((-likeness, a, b))
     heapq.heapify(queue)
     region = count
@@ -192,7 +192,7 @@ def group_segments(histograms, sizes, boxes, pairs, pixels, with_colour):  # typ
                     seen[other] = region
                     near[used] = other
                     used += 1
-                    likeness = _compare(values, areas, extents, other, region, pixels, with_colour)
+                    likeness = _compare(values, extents, other, region, pixels, with_colour)
                     heapq.heappush(queue, (-likeness, np.int32(other), np.int32(region)))
         start[region + 1] = used
         region += 1
@@ -227,15 +227,14 @@ def _find(into, region):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _compare(values, areas, extents, a, b, pixels, with_colour):  # type: ignore[no-untyped-def]
+def _compare(values, extents, a, b, pixels, with_colour):  # type: ignore[no-untyped-def]
     first, second = values[a], values[b]
     shared = np.float32(0)
     for v in range(0 if with_colour else COLOURS, VALUES):
         shared += min(first[v], second[v])
     wide = max(extents[a, 2], extents[b, 2]) - min(extents[a, 0], extents[b, 0])
     high = max(extents[a, 3], extents[b, 3]) - min(extents[a, 1], extents[b, 1])
-    together = areas[a] + areas[b]
-    # Size is 1 − together / pixels, fill 1 − (box − together) / pixels.
+    # Size's 1 − (a + b) / pixels and fill's 1 − (box − a − b) / pixels.
     return np.float32(shared + 2 - np.float32(wide * high) / np.float32(pixels))
 
 

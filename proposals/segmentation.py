@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 _STEPS = 16  # of a weight, per grey level: weights are sorted by counting
 _LEVELS = 1 << 13  # 511 grey levels: no weight of three channels is above 255 √3

@@ -22,6 +22,7 @@ from data import DEFAULT_MAX_SIDE, find_photographs, is_labelled, open_dataset, 
 from proposals import propose
 from spp_detect.detector import Detector
 from spp_detect.features import FeatureExtractor
+from spp_detect.precision import find_dtype
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
@@ -307,7 +308,7 @@ def _describe(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]
         "classes": len(detector.classes),
         "proposals": config.proposals,
         "device": str(detector.extractor.device),
-        "dtype": str(next(detector.extractor.backbone.parameters()).dtype).removeprefix("torch."),
+        "dtype": find_dtype(config.precision, detector.extractor.device),
         "threads": {
             "torch": torch.get_num_threads(),
             "numba": numba.get_num_threads(),

@@ -15,6 +15,7 @@ RULES = ("paper", "release")
 FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
 EXTRACTORS = ("spp", "rcnn")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class ConfigError(ValueError):
@@ -38,6 +39,9 @@ class Config:
     # The trunk and what goes into it.
     backbone: str = "resnet18"
     weights: str = "none"  # the name of the weights, for the record
+    # Of its convolutions and the fc layers, but not in fine-tuning; auto is bfloat16 where the
+    # device has instructions for it.
+    precision: str = "auto"
     scales: tuple[int, ...] = (688,)  # short sides in pixels
     long_side_limit: int = 6000  # pixels of a resized photograph: bounds the memory
 
@@ -45,7 +49,7 @@ class Config:
     levels: tuple[int, ...] = DEFAULT_LEVELS
     projection: str = "release"
     scale_rule: str = "release"
-    proposals: str = "opencv-dense"
+    proposals: str = "selective-search"
     max_windows: int = 3000  # per photograph
 
     # What the SVMs take: pooled features or those of the fine-tuned fc layers (section 4.1).
@@ -105,6 +109,7 @@ class Config:
         choices = (
             ("preset", PRESETS),
             ("extractor", EXTRACTORS),
+            ("precision", PRECISIONS),
             ("projection", RULES),
             ("scale_rule", RULES),
             ("feature", FEATURES),

@@ -205,10 +205,10 @@ class Detector(PhotoDetector):
         pooled = self.extractor.pool(maps, windows)
         return self.classify(pooled, self.describe(pooled), windows, maps.size)
 
-    @torch.inference_mode()
     def describe(self, pooled: WindowFeatures) -> torch.Tensor:
         """Apply the fc layers to distinct windows: (U, D) to what the SVMs take, (U, F)."""
-        return pooled.features if self.fc is None else self.fc(pooled.features)
+        features = pooled.features
+        return features if self.fc is None else self.fc.describe(features, self.config.precision)
 
     @torch.inference_mode()
     def classify(

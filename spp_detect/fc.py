@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from spp_detect.config import Config
+from spp_detect.precision import use_precision
 
 DROPOUT = 0.5
 BESIDE_STD = 0.001  # of the other levels' weights, beside an fc6 that starts from a trained one
@@ -40,6 +41,13 @@ class FcLayers(nn.Module):
         """Turn pooled features, float (N, D), into (N, width)."""
         described: torch.Tensor = self.layers(pooled)
         return described
+
+    @torch.inference_mode()
+    def describe(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
+        """Turn pooled features into what the SVMs take: float32 (N, width)."""
+        with use_precision(precision, pooled.device):
+            described: torch.Tensor = self(pooled)
+        return described.float()
 
     def cut(self, depth: int) -> FcLayers:
         """The first `depth` of the layers, which are shared."""

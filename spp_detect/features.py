@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config, ConfigError
+from spp_detect.precision import use_precision
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import choose_scales, project_windows, unique_rows
 
@@ -107,7 +108,9 @@ class FeatureExtractor:
             resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
             pixels = self.backbone.normalise(resized).to(self.device)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            maps.append(self.backbone(pixels)[0].permute(1, 2, 0).contiguous())
+            with use_precision(self.config.precision, self.device):
+                one_map = self.backbone(pixels)[0]
+            maps.append(one_map.float().permute(1, 2, 0).contiguous())
         return PhotoMaps((width, height), self.sides((width, height)), tuple(maps))
 
     def sides(self, size: tuple[int, int]) -> tuple[float, ...]:

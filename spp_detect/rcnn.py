@@ -12,6 +12,7 @@ from torch.nn import functional
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config
 from spp_detect.features import WindowFeatures, round_half
+from spp_detect.precision import use_precision
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import unique_rows
 
@@ -115,8 +116,10 @@ class RcnnExtractor:
             if source.rounded:
                 # A convolution may round otherwise in a batch of another size.
                 batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
-            maps = self.backbone(warp_windows(source.pixels, batch))
-            features[start : start + step] = self.pyramid(maps)[:count]
+            crops = warp_windows(source.pixels, batch)
+            with use_precision(self.config.precision, self.device):
+                maps = self.backbone(crops)
+            features[start : start + step] = self.pyramid(maps.float())[:count]
         return round_half(features).float() if source.rounded else features
 
 

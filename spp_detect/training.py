@@ -273,10 +273,9 @@ class TrainingRun:
         self.fc_layers.to(self.resources.device)
         return self.fc_layers.cut(depth).eval() if depth else None
 
-    @torch.inference_mode()
     def _describe(self, features: torch.Tensor) -> torch.Tensor:
         """Apply the fc layers, where there are any: what the SVMs take."""
-        return features if self.fc is None else self.fc(features)
+        return features if self.fc is None else self.fc.describe(features, self.config.precision)
 
     def _open_maps(
         self, name: str, extractor: FeatureExtractor | RcnnExtractor

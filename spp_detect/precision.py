@@ -1,0 +1,33 @@
+"""In which number format convolutions and fc layers are computed where nothing is learnt."""
+
+from __future__ import annotations
+
+import torch
+
+
+def use_precision(name: str, device: torch.device) -> torch.autocast:
+    """Make the context in which a trunk or fc layers run.
+
+    Parameters
+    ----------
+    name : float32, bfloat16, or auto: bfloat16 where the device multiplies it faster.
+    device : cpu or cuda.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=_is_half(name, device))
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for matrix products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def find_dtype(name: str, device: torch.device) -> str:
+    """The number format that `use_precision` chooses, by name."""
+    return "bfloat16" if _is_half(name, device) else "float32"
+
+
+def _is_half(name: str, device: torch.device) -> bool:
+    return name == "bfloat16" or (name == "auto" and has_fast_bfloat16(device))
