@@ -122,12 +122,13 @@ def test_max_windows_cuts_the_same_order() -> None:
         np.testing.assert_array_equal(first, whole[:7])
 
 
-def test_seed_changes_the_order_only() -> None:
+@pytest.mark.parametrize("method", ["opencv-fast", "opencv-dense"])
+def test_seed_changes_the_order_only(method: str) -> None:
     photo = np.kron(
         np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8),
         np.ones((25, 25, 1), np.uint8),
     )
-    first, second = (propose(photo, ProposalSettings(seed=seed)) for seed in (0, 1))
+    first, second = (propose(photo, ProposalSettings(method=method, seed=seed)) for seed in (0, 1))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(np.unique(first, axis=0), np.unique(second, axis=0))
 

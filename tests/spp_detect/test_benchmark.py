@@ -26,6 +26,7 @@ from spp_detect.benchmark import (
 )
 from spp_detect.detector import Detector
 from spp_detect.fc import build_fc
+from spp_detect.precision import find_dtype
 from spp_detect.rcnn import BATCHES, RcnnExtractor
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.tables import show_benchmark
@@ -133,7 +134,7 @@ def test_medians_and_speedups_follow_from_the_records(result):
 def test_the_result_says_what_it_must_be_read_with(result):
     result = json.loads(json.dumps(result))
     assert result["device"] == "cpu"
-    assert result["dtype"] == "float32"
+    assert result["dtype"] == find_dtype("auto", torch.device("cpu"))
     assert result["threads"]["torch"] == 1
     assert result["fc_layers"] is False
     assert result["contenders"][ONE]["scales"] == [160]

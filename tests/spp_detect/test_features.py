@@ -155,8 +155,20 @@ def test_maps_in_half_precision_are_pooled_in_single():
     assert torch.equal(pooled.features, unrounded.features.half().float())
 
 
+def test_bfloat16_changes_maps_a_little():
+    photo = random_photo(90, 70)
+    exact, rounded = (
+        build_extractor(scales=(70,), precision=name).compute_maps(photo).maps[0]
+        for name in ("float32", "bfloat16")
+    )
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    # Eight bits: each of a few layers rounds by 1/256 at most.
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
+
 def test_maps_are_the_trunks_channels_last():
-    extractor = build_extractor(scales=(70, 160))
+    extractor = build_extractor(scales=(70, 160), precision="float32")
     photo = random_photo(90, 70)
     maps = extractor.compute_maps(photo)
     assert maps.size == (90, 70)

@@ -136,7 +136,7 @@ def test_outside_the_photograph_is_the_mean():
 
 
 def test_features_equal_one_window_at_a_time():
-    config = make_config(levels=(3, 2, 1))
+    config = make_config(levels=(3, 2, 1), precision="float32")
     extractor = RcnnExtractor(build_tiny(), config, CPU)
     photo = random_photo()
     source = extractor.compute_maps(photo)
@@ -155,7 +155,7 @@ def test_features_equal_one_window_at_a_time():
 
 def test_a_feature_is_ordered_as_spp_nets():
     """A crop's whole map, pooled by either extractor."""
-    extractor = RcnnExtractor(build_tiny(), make_config(), CPU)
+    extractor = RcnnExtractor(build_tiny(), make_config(precision="float32"), CPU)
     source = extractor.compute_maps(random_photo())
     with torch.inference_mode():
         maps = extractor.backbone(warp_windows(source.pixels, torch.from_numpy(WINDOWS[:1])))
