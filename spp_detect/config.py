@@ -15,6 +15,7 @@ RULES = ("paper", "release")
 FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
 EXTRACTORS = ("spp", "rcnn")
+FC_STARTS = ("components", "random")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -55,6 +56,8 @@ class Config:
     # What the SVMs take: pooled features or those of the fine-tuned fc layers (section 4.1).
     feature: str = "pool5"
     fc_width: int = 4096
+    # What fresh fc layers start from: principal components of pooled features, or random weights.
+    fc_start: str = "components"
 
     # Fine-tuning (section 4.1); 0 iterations: none. Each rate holds for its share of them.
     finetune_iterations: int = 0
@@ -110,6 +113,7 @@ class Config:
             ("preset", PRESETS),
             ("extractor", EXTRACTORS),
             ("precision", PRECISIONS),
+            ("fc_start", FC_STARTS),
             ("projection", RULES),
             ("scale_rule", RULES),
             ("feature", FEATURES),

@@ -56,6 +56,31 @@ class FcLayers(nn.Module):
         return shorter
 
     @torch.no_grad()
+    def start_from_components(
+        self, components: torch.Tensor, mean: torch.Tensor, scale: float
+    ) -> None:
+        """Start with layers that lose little: principal components and their negatives, kept.
+
+        fc6 gives the positive and the negative part of each component, fc7 starts as the identity;
+        so an SVM on either sees nearly what one on pooled features sees, and fine-tuning goes on
+        from there. (Initialisation from data: Krähenbühl et al., ICLR 2016.) Units for which there
+        is no component keep their random weights.
+
+        Parameters
+        ----------
+        components : float32 (K, D), orthonormal, K at most half the width.
+        mean : float32 (D,) of pooled features.
+        scale : factor on the components.
+        """
+        fc6, fc7 = self.layers[0], self.layers[3]
+        assert isinstance(fc6, nn.Linear)
+        assert isinstance(fc7, nn.Linear)
+        both = torch.cat([components, -components]) * scale
+        fc6.weight[: len(both)] = both
+        fc6.bias[: len(both)] = -both @ mean
+        nn.init.eye_(fc7.weight)
+
+    @torch.no_grad()
     def start_from(
         self, trained: dict[str, torch.Tensor], channels: int, levels: tuple[int, ...]
     ) -> bool:

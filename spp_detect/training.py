@@ -1,7 +1,7 @@
 """The stages of a training run, each of which an interrupted run takes up again.
 
-windows → fine-tuning → maps → feature scale → SVMs → box regression → model folder (paper, section
-4.1); fine-tuning only where it is asked for.
+windows → fc start → fine-tuning → maps → feature scale → SVMs → box regression → model folder
+(paper, section 4.1); fc layers and fine-tuning only where they are asked for.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from spp_detect.selection import Heads
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
+COMPONENT_WINDOWS = 12_000  # of which principal components are found; they bound their number
 WINDOW_BITS = 24  # a window's key is its photograph's number and, in these bits, its own
 
 
@@ -106,8 +107,9 @@ class TrainingRun:
         extractor = make_extractor(backbone, config, resources.device)
         self.extractor: Extractor = extractor
         self.windows: list[NDArray[np.float32]] = []
+        self.fc_layers, self.fc_start = self._build_fc(fc_weights)
+        self.fc = self._cut_fc()
         self.maps = self._open_maps("maps", extractor)
-        self.fc = self._build_fc(fc_weights)
         self.order = np.random.default_rng(config.seed).permutation(len(dataset))
 
     def train(self) -> Detector:
@@ -115,6 +117,9 @@ class TrainingRun:
         self._begin()
         with self._stage("proposals"):
             self.windows = self.propose_windows()
+        if self.fc_layers is not None:
+            with self._stage("fc start"):
+                self.start_fc(self.fc_layers)
         if self.config.finetune_iterations:
             with self._stage("fine-tuning"):
                 self.tune()
@@ -148,6 +153,18 @@ class TrainingRun:
                 raise one
             windows.append(one[1])
         return windows
+
+    def start_fc(self, fc_layers: FcLayers) -> None:
+        """Start the fc layers from principal components of pooled features, or as configured."""
+        path = self.work / "fc.safetensors"
+        tuned = self.work / "tuned.safetensors"
+        if not path.is_file() and not tuned.is_file():
+            if self.fc_start == "components":
+                most = min(COMPONENT_WINDOWS, self.config.fc_width // 2)
+                fc_layers.start_from_components(*self._find_components(most))
+            write_tensors(path, fc_layers.state_dict())
+        if path.is_file():
+            fc_layers.load_state_dict(load_file(path))
 
     def tune(self) -> None:
         """Fine-tune the fc layers and the trunk's last layers, or load what was tuned."""
@@ -258,20 +275,52 @@ class TrainingRun:
         coefs, intercepts = zip(*fitted, strict=True)
         return torch.stack(coefs), torch.stack(intercepts)
 
-    def _build_fc(self, trained: dict[str, torch.Tensor] | None) -> FcLayers | None:
-        """Build fc6 and fc7 as they start; the feature says how many of them describe a window."""
-        self.fc_layers: FcLayers | None = None
-        self.fc_start: str | None = None
-        depth = FC_DEPTH[self.config.feature]
-        if not depth and not self.config.finetune_iterations:
-            return None
+    def _build_fc(
+        self, trained: dict[str, torch.Tensor] | None
+    ) -> tuple[FcLayers | None, str | None]:
+        """Build fc6 and fc7, where they are needed, and say from what they start."""
+        if self.config.feature == "pool5" and not self.config.finetune_iterations:
+            return None, None
         torch.manual_seed(self.config.seed)
-        self.fc_layers = FcLayers(self.extractor.length, self.config.fc_width, 2).eval()
+        fc_layers = FcLayers(self.extractor.length, self.config.fc_width, 2).eval()
         channels, levels = self.extractor.backbone.channels, self.config.levels
-        fits = trained is not None and self.fc_layers.start_from(trained, channels, levels)
-        self.fc_start = "the net's own" if fits else "random"
-        self.fc_layers.to(self.resources.device)
-        return self.fc_layers.cut(depth).eval() if depth else None
+        fits = trained is not None and fc_layers.start_from(trained, channels, levels)
+        return fc_layers.to(
+            self.resources.device
+        ), "the net's own" if fits else self.config.fc_start
+
+    def _cut_fc(self) -> FcLayers | None:
+        """As many of the fc layers, which are shared, as describe a window."""
+        depth = FC_DEPTH[self.config.feature]
+        return self.fc_layers.cut(depth).eval() if self.fc_layers is not None and depth else None
+
+    def _find_components(self, most: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Find principal components of random windows' pooled features.
+
+        Returns
+        -------
+        At most `most` components, the features' mean, and the factor that gives the components a
+        mean L2 norm of feature_norm.
+        """
+        random = np.random.default_rng(self.config.seed)
+        each = -(-COMPONENT_WINDOWS // len(self.order))
+        rows = []
+        for i in track(self.order.tolist(), "principal components"):
+            windows = self.windows[i]
+            sample = windows[random.permutation(len(windows))[:each]]
+            # Maps of a trunk that will be tuned are of no use later.
+            maps = self.maps.compute(i) if self.config.train_from else self.maps.get(i)
+            pooled = self.extractor.pool(maps, sample)
+            rows.append(pooled.features[pooled.inverse])
+            if sum(map(len, rows)) >= COMPONENT_WINDOWS:
+                break
+        features = torch.cat(rows)
+        mean = features.mean(dim=0)
+        torch.manual_seed(self.config.seed)
+        count = min(most, *features.shape)
+        _, _, components = torch.svd_lowrank(features.sub_(mean), min(count + 64, *features.shape))
+        scale = self.config.feature_norm / features.norm(dim=1).mean().item()
+        return components.T[:count].contiguous(), mean, scale
 
     def _describe(self, features: torch.Tensor) -> torch.Tensor:
         """Apply the fc layers, where there are any: what the SVMs take."""
@@ -311,12 +360,8 @@ class TrainingRun:
                 if before.get(name) != value:
                     difference = describe_difference(name, before, value)
                     raise TrainingError(f"{path}: the run was begun with {difference}")
-            if self.fc_layers is not None:
-                self.fc_layers.load_state_dict(load_file(self.work / "fc.safetensors"))
         else:
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
-            if self.fc_layers is not None:
-                write_tensors(self.work / "fc.safetensors", self.fc_layers.state_dict())
             write_json(path, identity | {"options": self.options})
 
     def _fit_class(self, c: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
