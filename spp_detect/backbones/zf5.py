@@ -6,25 +6,17 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from spp_detect.backbones.base import CAFFE_BGR, Backbone
+from spp_detect.kernels.norm import normalise_within_channel
 
 
 class WithinChannelNorm(nn.Module):
-    """Caffe's local response normalisation within a channel.
-
-    x · (1 + α/size² · Σ x²)^−β, the sum over the size × size neighbours, zeros outside the map.
-    """
-
-    def __init__(self, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> None:
-        super().__init__()
-        self.size, self.alpha, self.beta = size, alpha, beta
+    """Caffe's local response normalisation within a channel."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise maps (N, C, H, W)."""
-        mean = functional.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
-        return x * (1 + self.alpha * mean).pow(-self.beta)
+        return normalise_within_channel(x)
 
 
 def build_zf5(name: str, *, paper_padding: bool) -> Backbone:

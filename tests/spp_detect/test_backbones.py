@@ -151,17 +151,27 @@ def normalise_slowly(plane, size, alpha, beta):
     return result
 
 
-@pytest.mark.parametrize(("size", "alpha", "beta"), [(3, 5e-5, 0.75), (3, 0.5, 0.75), (5, 2, 0.5)])
-def test_within_channel_norm_against_loops(size, alpha, beta):
-    maps = np.random.default_rng(0).normal(0, 30, (2, 3, 6, 7))
-    normed = WithinChannelNorm(size, alpha, beta)(torch.from_numpy(maps)).numpy()
-    wanted = [[normalise_slowly(plane, size, alpha, beta) for plane in one] for one in maps]
-    np.testing.assert_allclose(normed, wanted, rtol=1e-12)
+@pytest.mark.parametrize(
+    ("kind", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.01)],
+)
+@pytest.mark.parametrize("shape", [(2, 3, 6, 7), (1, 5, 1, 1), (1, 2, 1, 9), (1, 2, 8, 1)])
+def test_within_channel_norm_against_loops(shape, kind, tolerance):
+    maps = torch.from_numpy(np.random.default_rng(0).normal(0, 300, shape)).to(kind)
+    normed = WithinChannelNorm()(maps)
+    assert normed.dtype == kind
+    planes = maps.double().numpy()
+    wanted = [[normalise_slowly(plane, 3, 5e-5, 0.75) for plane in one] for one in planes]
+    np.testing.assert_allclose(normed.double().numpy(), wanted, rtol=tolerance)
+
+
+def test_within_channel_norm_has_a_gradient():
+    maps = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(WithinChannelNorm(), 100 * maps)
 
 
 def test_within_channel_norm_hand_worked():
     norm = WithinChannelNorm()
-    assert (norm.size, norm.alpha, norm.beta) == (3, 5e-5, 0.75)
     # A single cell of 300: 1 + 5e-5/9 · 90000 = 1.5, whatever the missing neighbours.
     one = norm(torch.full((1, 1, 1, 1), 300.0, dtype=torch.float64))
     assert one.item() == pytest.approx(300 / 1.5**0.75)

@@ -94,7 +94,7 @@ def test_killed_in_every_stage_it_resumes_to_the_same_model(tmp_path, small_voc,
     out = tmp_path / "run"
     # What each stage leaves behind first, or on the way.
     signs = (
-        "work/trunk.safetensors",
+        "run.json",
         "work/proposals/*.npz",
         "work/maps/000003-*.npy",
         "work/feature_scale.json",
