@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from svm.solver import solve_dual
+
+MOST_PASSES = 10_000
 
 
 class SvmError(ValueError):
@@ -17,15 +17,15 @@ class SvmError(ValueError):
 
 
 class LinearSvm(ClassifierMixin, BaseEstimator):
-    """L2-regularised hinge loss, solved by liblinear, at the release's settings.
+    """L2-regularised hinge loss, solved as liblinear does, at the release's settings.
 
     Parameters
     ----------
     c : weight of the losses.
     positive_weight : factor of the positives' losses.
     bias_multiplier : value of the constant feature; the larger, the less the bias is regularised.
-    tolerance : liblinear's stopping tolerance; 0.1 is its own for this solver, and early.
-    seed : of the order in which liblinear visits examples.
+    tolerance : largest spread of the dual's gradients at the end; liblinear's own is 0.1, early.
+    seed : of the order in which examples are visited.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
         Raises
         ------
         SvmError
-            unless both labels occur, shapes agree and liblinear converges.
+            unless both labels occur, shapes agree and the solver converges.
         """
         labels = np.asarray(labels)
         if np.ndim(features) != 2 or labels.shape != (len(features),):
@@ -62,28 +62,26 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
             )
         if set(np.unique(labels)) != {-1, 1}:
             raise SvmError("labels: expected both +1 and −1")
-        machine = LinearSVC(
-            loss="hinge",
-            C=self.c,
-            class_weight={1: self.positive_weight, -1: 1.0},
-            intercept_scaling=self.bias_multiplier,
-            tol=self.tolerance,
-            max_iter=10_000,
-            random_state=self.seed,
+        try:
+            rows = check_array(features, dtype=np.float32, order="C")
+        except ValueError as error:  # NaN, infinity, no features
+            reason = " ".join(str(error).split())
+            raise SvmError(f"features {np.shape(features)}: {reason}") from error
+        weights, of_bias, passes = solve_dual(
+            rows,
+            labels.astype(np.float32),
+            np.where(labels > 0, self.c * self.positive_weight, self.c),
+            self.bias_multiplier,
+            self.tolerance,
+            MOST_PASSES,
+            np.random.default_rng(self.seed),
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                machine.fit(features, labels)
-            except ConvergenceWarning as error:
-                raise SvmError(
-                    f"SVM of {len(labels)} examples: no convergence at tolerance {self.tolerance}"
-                ) from error
-            except ValueError as error:  # NaN, infinity, no features
-                reason = " ".join(str(error).split())
-                raise SvmError(f"features {np.shape(features)}: {reason}") from error
-        self.coef_ = machine.coef_[0].astype(np.float32)
-        self.intercept_ = float(machine.intercept_[0])
+        if passes > MOST_PASSES:
+            raise SvmError(
+                f"SVM of {len(labels)} examples: no convergence at tolerance {self.tolerance}"
+            )
+        self.coef_ = weights.astype(np.float32)
+        self.intercept_ = float(of_bias * self.bias_multiplier)
         self.classes_ = np.array([-1, 1])
         return self
 

@@ -154,11 +154,11 @@ class HardNegativeMiner:
 
     def _train(self, c: int) -> None:
         positives, held = self.positives[c], self._held[c]
-        # Straight into the float64 that liblinear wants: these are the largest arrays of all.
-        examples = np.empty((len(positives) + len(held), positives.shape[1]))
+        # Straight into what the solver takes: these are the largest arrays of all.
+        examples = np.empty((len(positives) + len(held), positives.shape[1]), np.float32)
         examples[: len(positives)] = positives
         examples[len(positives) :] = self.fetch(held)
-        examples *= self.feature_scale
+        examples *= np.float32(self.feature_scale)
         labels = np.where(np.arange(len(examples)) < len(positives), 1, -1)
         self.svm.fit(examples, labels)
         self.coef[c] = self.svm.coef_ * np.float32(self.feature_scale)
