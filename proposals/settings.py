@@ -14,6 +14,7 @@ class ProposalError(ValueError):
 
 
 METHODS: tuple[str, ...] = (
+    "selective-search-dense",
     "selective-search",
     "opencv-dense",
     "opencv-fast",
@@ -51,7 +52,7 @@ class ProposalSettings:
         On an unknown method, a number out of range, or a missing edge model.
     """
 
-    method: str = "selective-search"
+    method: str = "selective-search-dense"
     max_windows: int = 3000
     min_side: float = 10.0
     seed: int = 0

@@ -9,15 +9,12 @@ from numpy.typing import NDArray
 from proposals.alpacadb import search_alpacadb
 from proposals.edge_boxes import search_edge_boxes
 from proposals.opencv import check_opencv, search_opencv
-from proposals.repeats import drop_repeated
-from proposals.selective_search import search_selectively
+from proposals.selective_search import SEGMENTS, search_selectively
 from proposals.settings import ProposalError, ProposalSettings
 
 # The long side in pixels that every method works at; R-CNN resized to a width of 500 for
 # selective search, and VOC's photographs have a long side of at most 500.
 _LONG_SIDE = 500
-
-_SAME = 0.9  # overlap of two windows of our own search of which the second is dropped
 
 
 def propose(
@@ -29,11 +26,10 @@ def propose(
     back; VOC's photographs are searched as they are.
 
     EdgeBoxes' windows come in the order of their scores, those of our own selective search by
-    their places in the hierarchies, see `search_selectively`, without those that nearly equal a
-    better one. The other implementations do not give away the hierarchy: their windows come in
-    the order of a uniform random number, seeded, times the square root of the window's rank by
-    area, smallest product first. The same photograph and settings give the same windows, in any
-    thread.
+    their places in the hierarchies, see `search_selectively`. The other implementations do not
+    give away the hierarchy: their windows come in the order of a uniform random number, seeded,
+    times the square root of the window's rank by area, smallest product first. The same
+    photograph and settings give the same windows, in any thread.
 
     Parameters
     ----------
@@ -63,9 +59,7 @@ def propose(
     except cv2.error as error:
         raise ProposalError(f"OpenCV failed on a photograph of {photo.shape}: {error}") from error
     boxes = _place(found, working, photo, settings.min_side)
-    if settings.method == "selective-search":
-        boxes = boxes[drop_repeated(boxes, _SAME)]
-    elif settings.method != "edgeboxes":
+    if settings.method.startswith(("opencv", "alpacadb")):
         boxes = _shuffle(boxes, settings.seed)
     if not len(boxes):
         boxes = np.array([[0, 0, photo.shape[1], photo.shape[0]]], np.float32)
@@ -93,8 +87,8 @@ def _shrink(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _search(photo: NDArray[np.uint8], settings: ProposalSettings) -> NDArray[np.float64]:
-    if settings.method == "selective-search":
-        return search_selectively(photo, settings.seed)
+    if settings.method in SEGMENTS:
+        return search_selectively(photo, SEGMENTS[settings.method], settings.seed)
     if settings.method == "alpacadb":
         return search_alpacadb(photo)
     check_opencv()

@@ -50,7 +50,7 @@ class Config:
     levels: tuple[int, ...] = DEFAULT_LEVELS
     projection: str = "release"
     scale_rule: str = "release"
-    proposals: str = "selective-search"
+    proposals: str = "selective-search-dense"
     max_windows: int = 3000  # per photograph
 
     # What the SVMs take: pooled features or those of the fine-tuned fc layers (section 4.1).
