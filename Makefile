@@ -4,7 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test install clean
+.PHONY: demo test bench install clean
+
+# What `make bench` measures on: labelled photographs, a trunk's weights, a model trained on them.
+DATA ?= ../shared/voc2007-mini/VOCdevkit/VOC2007
+WEIGHTS ?= ../shared/weights/resnet18_conv1_layer3.safetensors
+RUN ?= runs/bench
+BENCH := results/benchmarks
 
 demo: install
 	$(BIN)/spp-detect demo --out runs/demo
@@ -14,6 +20,18 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: install $(RUN)/metrics.json
+	$(BIN)/python benchmarks/window_pooling.py --out $(BENCH)/window_pooling.json
+	$(BIN)/python benchmarks/normalisation.py --out $(BENCH)/normalisation.json
+	$(BIN)/python benchmarks/svm_solver.py --out $(BENCH)/svm_solver.json
+	$(BIN)/python benchmarks/selective_search.py $(DATA) --out $(BENCH)/selective_search.json
+	$(BIN)/python benchmarks/finetuning.py $(DATA) $(WEIGHTS) --out $(BENCH)/finetuning.json
+	$(BIN)/python benchmarks/detection.py $(RUN) $(DATA) --out $(BENCH)/detection.json
+	$(BIN)/python benchmarks/training_cost.py $(RUN) --out $(BENCH)/training_cost.json
+
+$(RUN)/metrics.json: | install
+	$(BIN)/spp-detect train $(DATA) --weights $(WEIGHTS) --out $(RUN) --resume
 
 install: $(INSTALLED)
 

@@ -26,7 +26,9 @@ def search_selectively(
     """Return the windows of selective search, best first.
 
     HSV and Lab, colour + texture + size + fill and texture + size + fill, as the release's fast
-    mode has them. The colour spaces go to a thread each; their strategies share edges, segments and histograms.
+    mode has them. The colour spaces go to a thread each; their strategies share edges, segments
+    and histograms.
+
     A window's order is its place in its hierarchy, from the whole image on, to a power, times a
     uniform random number; the smallest product comes first.
 

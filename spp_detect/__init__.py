@@ -1,8 +1,12 @@
 """SPP-net object detection (He, Zhang, Ren, Sun, arXiv 1406.4729)."""
 
+import os
+
 from spp_detect.rooms import check_rooms
 
 check_rooms()
+# Read when torch is imported: its idle threads must leave the cores to those that search windows.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from spp_detect.config import Config, make_config  # noqa: E402
 from spp_detect.detector import Detector, ModelError  # noqa: E402

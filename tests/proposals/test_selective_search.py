@@ -14,7 +14,6 @@ from proposals.grouping import (
 from proposals.segmentation import segment, sort_edges
 from proposals.selective_search import search_selectively
 
-
 K = (50, 100)
 
 

@@ -1,0 +1,85 @@
+"""Seconds a photograph from the file to the boxes, proposals included, and where they go.
+
+    python benchmarks/detection.py RUN DATA --out results/benchmarks/detection.json
+
+All photographs first as `detect` takes them, windows of the next proposed while the network works
+on one; then stage after stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import write_result
+
+from data import open_dataset, read_photo
+from proposals import propose
+from spp_detect import Detector
+from spp_detect.selection import select_detections
+
+STAGES = ("reading", "proposals", "convolutions", "pooling", "fc", "svm, regression, nms")
+
+
+def time_stages(detector: Detector, path: Path) -> list[float]:
+    """Seconds of each of `STAGES` for one photograph."""
+    marks = [time.perf_counter()]
+
+    def mark() -> None:
+        if detector.extractor.device.type == "cuda":
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+
+    photo = read_photo(path)
+    mark()
+    windows = propose(photo, detector.proposal_settings)
+    mark()
+    maps = detector.extractor.compute_maps(photo)
+    mark()
+    pooled = detector.extractor.pool(maps, windows)
+    mark()
+    described = detector.describe(pooled)
+    mark()
+    scored = detector.classify(pooled, described, windows, maps.size)
+    select_detections([scored], detector.config)
+    mark()
+    return np.diff(marks).tolist()
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--photographs", type=int, default=200)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    detector = Detector.load(arguments.run)
+    chosen = open_dataset(arguments.data, arguments.split).photographs[: arguments.photographs]
+    paths = [photograph.path for photograph in chosen]
+    list(detector.detect_paths(paths[:4]))  # what is compiled or allocated at its first use
+    start = time.perf_counter()
+    count = sum(1 for _ in detector.detect_paths(paths))
+    each = (time.perf_counter() - start) / count
+    stages = np.median([time_stages(detector, path) for path in paths[:50]], axis=0)
+    result = {
+        "seconds_per_photograph": each,
+        "photographs": count,
+        "stages": dict(zip(STAGES, stages.tolist(), strict=True)),
+        "feature": detector.config.feature,
+        "backbone": detector.config.backbone,
+        "proposals": detector.config.proposals,
+        "device": str(detector.extractor.device),
+        "threads": torch.get_num_threads(),
+    }
+    write_result(arguments.out, result)
+    parts = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in result["stages"].items())
+    print(f"{each:.3f} s a photograph; one after the other: {parts}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Window pooling against four calls of torchvision's roi_pool, forward and with the gradient.
+
+    python benchmarks/window_pooling.py --out results/benchmarks/window_pooling.json
+
+Windows are random on a map of the size that a 500 × 375 photograph has at 688. The two round bins
+otherwise, so the results differ; the work is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import find_ratio, time_in_turns, write_result
+from torchvision.ops import roi_pool
+
+from spp_detect.kernels import pool_windows
+from spp_detect.pyramid import DEFAULT_LEVELS
+
+
+def make_windows(count: int, height: int, width: int) -> torch.Tensor:
+    """Random cells, int32 (N, 4) left, top, right, bottom, inclusive."""
+    random = np.random.default_rng(0)
+    x = np.sort(random.integers(0, width, (count, 2)), axis=1)
+    y = np.sort(random.integers(0, height, (count, 2)), axis=1)
+    return torch.from_numpy(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.int32))
+
+
+def pool_by_torchvision(one_map: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Four calls, a level each, on a map (C, H, W)."""
+    boxes = torch.cat([torch.zeros(len(cells), 1), cells.float()], dim=1)
+    levels = [roi_pool(one_map[None], boxes, n).flatten(1) for n in DEFAULT_LEVELS]
+    return torch.cat(levels, dim=1)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--windows", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    channels, height, width = 256, 43, 58
+    ours = torch.rand(height, width, channels)
+    theirs = ours.permute(2, 0, 1).contiguous()
+    cells = make_windows(arguments.windows, height, width)
+    few = cells[:128]  # a batch of fine-tuning
+    gradient = torch.rand(len(few), channels * sum(n * n for n in DEFAULT_LEVELS))
+    learning, learning_too = ours.clone().requires_grad_(), theirs.clone().requires_grad_()
+    seconds = time_in_turns(
+        {
+            "ours": lambda: pool_windows(ours, cells, DEFAULT_LEVELS),
+            "roi_pool": lambda: pool_by_torchvision(theirs, cells),
+            "ours with gradient": lambda: pool_windows(learning, few, DEFAULT_LEVELS).backward(
+                gradient
+            ),
+            "roi_pool with gradient": lambda: pool_by_torchvision(learning_too, few).backward(
+                gradient
+            ),
+        },
+        arguments.rounds,
+    )
+    result = {
+        "windows": len(cells),
+        "windows_with_gradient": len(few),
+        "map": [height, width, channels],
+        "ratio": find_ratio(seconds, "roi_pool", "ours"),
+        "ratio_with_gradient": find_ratio(seconds, "roi_pool with gradient", "ours with gradient"),
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+    }
+    write_result(arguments.out, result)
+    print(
+        f"pooling: {result['ratio']:.1f}× as fast as roi_pool, "
+        f"{result['ratio_with_gradient']:.1f}× with the gradient"
+    )
+
+
+if __name__ == "__main__":
+    main()
