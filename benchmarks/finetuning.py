@@ -103,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         backbone = build_backbone("resnet18")
         load_weights(backbone, arguments.weights)
-        config = make_config(finetune_iterations=10**6, feature="fc7", proposals="opencv-fast")
+        config = make_config(finetune_iterations=10**6, feature="fc7")
         run = TrainingRun(Path(folder) / "run", dataset, config, backbone, Resources(device))
         run.windows = run.propose_windows()
         tuner = run.make_tuner()

@@ -67,8 +67,9 @@ class Config:
     finetune_negatives: int = 96
     finetune_iou: float = 0.5
     finetune_background: tuple[float, ...] = (0.1, 0.5)
-    # Ten times the release's: fresh fc layers and a few thousand iterations, not 200,000.
-    finetune_rates: tuple[float, ...] = (1e-2, 1e-3)
+    # As the release's first two: for layers that start from principal components and a few
+    # thousand iterations. Random ones need ten times as much.
+    finetune_rates: tuple[float, ...] = (1e-3, 1e-4)
     finetune_shares: tuple[float, ...] = (2 / 3, 1 / 3)
     finetune_momentum: float = 0.9
     finetune_decay: float = 5e-4
