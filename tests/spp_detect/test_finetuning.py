@@ -124,6 +124,37 @@ def test_the_fc_layers_change_and_the_trunk_does_not(make_tuner):
     assert history[-1, 0] == STEPS
 
 
+@pytest.mark.parametrize("train_from", ["", "conv4"])
+def test_components_are_those_of_the_pooled_windows(make_tuner, train_from):
+    run, _ = make_tuner(train_from=train_from)
+    components, mean, scale = run._find_components(5)
+    rows = []
+    for i, windows in enumerate(run.windows):
+        pooled = run.extractor.pool(run.maps.compute(i), windows)
+        rows.append(pooled.features[pooled.inverse].numpy())
+    features = np.concatenate(rows).astype(float)
+    np.testing.assert_allclose(mean, features.mean(0), atol=1e-5)
+    centred = features - features.mean(0)
+    wanted = np.linalg.svd(centred, full_matrices=False)[2][:5]
+    # Equal but for signs.
+    np.testing.assert_allclose(np.abs(components.numpy() @ wanted.T), np.eye(5), atol=0.01)
+    norms = np.linalg.norm(centred, axis=1)
+    assert scale == pytest.approx(run.config.feature_norm / norms.mean(), rel=1e-4)
+    assert bool(list((run.work / "maps").glob("*.npy"))) == (not train_from)
+
+
+def test_fc_layers_start_once_and_the_same_again(make_tuner, tmp_path):
+    run, _ = make_tuner(tmp_path / "run")
+    run.start_fc(run.fc_layers)
+    started = weights(run.fc_layers)
+    assert run.fc_start == "components"
+    other, _ = make_tuner(tmp_path / "run")
+    assert changed(started, other.fc_layers)
+    other._find_components = None  # is not asked again
+    other.start_fc(other.fc_layers)
+    assert not changed(started, other.fc_layers)
+
+
 def test_from_a_layer_on_the_trunk_changes_but_no_statistics(make_tuner):
     run, tuner = make_tuner(train_from="conv4", finetune_rates=(0.05,), finetune_shares=(1.0,))
     before = weights(run.extractor.backbone.layers)
