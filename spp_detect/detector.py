@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from abc import ABC, abstractmethod
@@ -186,6 +187,24 @@ class Detector(PhotoDetector):
             "config": to_mapping(self.config),
         }
         write_json(folder / "config.json", description)
+
+    def compress(self, rank: int) -> Detector:
+        """Make a faster detector, nearly the same: fc6 by products of a lower rank.
+
+        Raises
+        ------
+        ModelError
+            for a model without fc layers, compressed before, or of no higher rank.
+        """
+        if self.fc is None or self.config.fc_rank:
+            found = f"fc6 of rank {self.config.fc_rank}" if self.fc else "no fc layers"
+            raise ModelError(f"a model with {found}: expected one with a whole fc6 to compress")
+        whole = min(self.config.fc_width, self.extractor.length)
+        if not 1 <= rank < whole:
+            raise ModelError(f"rank {rank}: expected at least 1 and less than fc6's {whole}")
+        config = dataclasses.replace(self.config, fc_rank=rank)
+        fc = self.fc.factorise(rank)
+        return Detector(config, self.classes, self.extractor, self.heads, fc)
 
     def detect(
         self,

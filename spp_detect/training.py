@@ -95,6 +95,8 @@ class TrainingRun:
         options: dict[str, Any] | None = None,
     ) -> None:
         check_positives(dataset)
+        if config.fc_rank:
+            raise TrainingError(f"fc_rank {config.fc_rank}: expected 0, it is for trained models")
         split_backbone(backbone, config.train_from)  # a wrong layer is told before anything starts
         self.folder = folder
         self.work = folder / "work"

@@ -110,3 +110,21 @@ def test_describing_in_bfloat16_is_near():
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02 * float(exact.max()))
+
+
+def test_factors_of_full_rank_change_nothing_and_of_less_little():
+    torch.manual_seed(0)
+    whole = FcLayers(30, 10, 2).eval()
+    with torch.no_grad():  # four strong directions and noise
+        strong = torch.randn(10, 4) @ torch.randn(4, 30)
+        whole.layers.fc6.weight.copy_(strong + 1e-3 * torch.randn(10, 30))
+        whole.layers.fc6.bias.normal_()
+    x = torch.randn(6, 30)
+    torch.testing.assert_close(whole.factorise(10)(x), whole(x), atol=1e-4, rtol=1e-4)
+    four, three = (whole.factorise(rank)(x) for rank in (4, 3))
+    scale = whole(x).abs().max()
+    assert (four - whole(x)).abs().max() < 0.01 * scale
+    assert (three - whole(x)).abs().max() > 0.01 * scale
+    shapes = [tuple(p.shape) for p in whole.factorise(4).layers[0].parameters()]
+    assert shapes == [(4, 30), (10, 4), (10,)]
+    torch.testing.assert_close(whole.cut(1).eval().factorise(10)(x), whole.cut(1).eval()(x))

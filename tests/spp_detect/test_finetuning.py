@@ -11,9 +11,9 @@ from torch.nn import functional
 from torchvision.ops import box_iou
 
 from data import read_photo
-from spp_detect import finetuning
+from spp_detect import cli, finetuning
 from spp_detect.config import ConfigError, make_config
-from spp_detect.detector import Detector
+from spp_detect.detector import Detector, ModelError
 from spp_detect.finetuning import Draw, FineTuner, TuningError, rate_at
 
 STEPS = 12
@@ -274,6 +274,31 @@ def test_whole_runs_save_what_they_detect_with(
     assert len(ours.boxes)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_compressed_model_is_nearly_the_same(
+    make_run, small_set, small_config, tmp_path, monkeypatch, capsys
+):
+    config = small_config(feature="fc6", finetune_iterations=4, fc_width=16, precision="float32")
+    whole = make_run(tmp_path / "run", small_set, config).train()
+    for rank, tolerance in ((15, 0.05), (3, 3)):
+        out = tmp_path / f"rank{rank}"
+        arguments = ["compress", str(tmp_path / "run"), "--rank", str(rank), "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["spp-detect", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        compressed = Detector.load(out, "cpu")
+        assert compressed.config.fc_rank == rank
+        photo = read_photo(small_set.photographs[0].path)
+        windows = small_set.photographs[0].labels.boxes + np.float32(1)
+        scores = [one.score(photo, windows).scores for one in (whole, compressed)]
+        difference = float((scores[0] - scores[1]).abs().max())
+        assert 0 < difference < tolerance
+        with pytest.raises(ModelError, match=f"rank {rank}: expected one with a whole"):
+            compressed.compress(2)
+    with pytest.raises(ModelError, match="rank 16: expected at least 1 and less than fc6's 16"):
+        whole.compress(16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
