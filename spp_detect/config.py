@@ -99,6 +99,7 @@ class Config:
     regression_lambda: float = 30.0
 
     # Test time.
+    promising: int = 0  # distinct windows that a pool5 model lets through to fc layers; 0: all
     score_threshold: float = -1.5
     nms_iou: float = 0.3
     max_detections: int = 100  # per class and photograph
@@ -146,6 +147,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
     "fc_width": (1, 65536),
     "fc_rank": (0, 65536),
+    "promising": (0, _HUGE),
     **dict.fromkeys(("finetune_iterations", "finetune_negatives"), (0, _HUGE)),
     "finetune_positives": (1, _HUGE),
     "finetune_iou": (_TINY, 1),
