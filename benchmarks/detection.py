@@ -41,6 +41,7 @@ def time_stages(detector: Detector, path: Path) -> list[float]:
     mark()
     pooled = detector.extractor.pool(maps, windows)
     mark()
+    pooled, windows = detector.choose(pooled, windows)
     described = detector.describe(pooled)
     mark()
     scored = detector.classify(pooled, described, windows, maps.size)

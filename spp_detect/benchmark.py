@@ -168,9 +168,8 @@ def make_contenders(
         config = dataclasses.replace(detector.config, scales=scales)
         extractor = FeatureExtractor(detector.extractor.backbone, config, detector.extractor.device)
         name = f"SPP-net, {len(scales)} scale{'s' if len(scales) > 1 else ''}"
-        contenders[name] = Detector(
-            config, detector.classes, extractor, detector.heads, detector.fc
-        )
+        parts = detector.classes, extractor, detector.heads, detector.fc, detector.first
+        contenders[name] = Detector(config, *parts)
     warping = RcnnExtractor(detector.extractor.backbone, rcnn.config, detector.extractor.device)
     contenders[RCNN] = Detector(rcnn.config, rcnn.classes, warping, rcnn.heads, rcnn.fc)
     return contenders
@@ -268,7 +267,9 @@ def _measure_contender(
         clock.measure("pool"),
     ):
         pooled = extractor.pool(maps, windows)
+    distinct = len(pooled.first)
     with clock.measure("fc"):
+        pooled, windows = detector.choose(pooled, windows)
         described = detector.describe(pooled)
     with clock.measure("classification"):
         scored = detector.classify(pooled, described, windows, maps.size)
@@ -285,7 +286,7 @@ def _measure_contender(
     else:
         stages = {"conv": seconds["maps"], "pooling": seconds["pool"]}
     stages |= {stage: seconds[stage] for stage in ("fc", "classification")}
-    return {**stages, "distinct": len(pooled.first)}
+    return {**stages, "distinct": distinct}
 
 
 def _propose(
@@ -305,6 +306,8 @@ def _describe(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]
         "trunk": fingerprint_weights(detector.extractor.backbone),
         "feature": config.feature,
         "fc_layers": detector.fc is not None,
+        "fc_rank": config.fc_rank,
+        "promising": config.promising,
         "classes": len(detector.classes),
         "proposals": config.proposals,
         "device": str(detector.extractor.device),

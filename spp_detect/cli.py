@@ -287,6 +287,31 @@ def detect(
 
 @app.command()
 @model_folder
+@click.option("--rank", type=click.IntRange(1), help="Compute fc6 by products of this rank.")
+@click.option("--first", type=path_type, help="pool5 model that looks at all windows first.")
+@click.option(
+    "--promising",
+    type=click.IntRange(1),
+    default=300,
+    help="Distinct windows that --first lets through to the fc layers.",
+)
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+def compress(run: Path, rank: int | None, first: Path | None, promising: int, out: Path) -> None:
+    """Make a faster model of RUN that is nearly the same; `evaluate` says what it costs."""
+    check_new(out)
+    detector = Detector.load(run, "cpu")
+    if rank is not None:
+        detector = detector.compress(rank)
+    if first is not None:
+        detector = detector.cascade(Detector.load(first, "cpu"), promising)
+    if rank is None and first is None:
+        raise click.UsageError("nothing to do; give --rank, --first or both")
+    detector.save(out)
+    print(f"{out}: a faster model of {run}")
+
+
+@app.command()
+@model_folder
 @click.argument("data", type=path_type)
 @click.option("--images", type=click.IntRange(1), default=100, help="Random photographs of DATA.")
 @click.option("--split", default="test", help="Split, where DATA is labelled.")

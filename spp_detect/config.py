@@ -58,6 +58,7 @@ class Config:
     fc_width: int = 4096
     # What fresh fc layers start from: principal components of pooled features, or random weights.
     fc_start: str = "components"
+    fc_rank: int = 0  # of fc6's weights where they were compressed after training; 0: whole
 
     # Fine-tuning (section 4.1); 0 iterations: none. Each rate holds for its share of them.
     finetune_iterations: int = 0
@@ -98,6 +99,7 @@ class Config:
     regression_lambda: float = 30.0
 
     # Test time.
+    promising: int = 0  # distinct windows that a pool5 model lets through to fc layers; 0: all
     score_threshold: float = -1.5
     nms_iou: float = 0.3
     max_detections: int = 100  # per class and photograph
@@ -144,6 +146,8 @@ _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
     "fc_width": (1, 65536),
+    "fc_rank": (0, 65536),
+    "promising": (0, _HUGE),
     **dict.fromkeys(("finetune_iterations", "finetune_negatives"), (0, _HUGE)),
     "finetune_positives": (1, _HUGE),
     "finetune_iou": (_TINY, 1),

@@ -91,9 +91,7 @@ def train_detector(
 
 def demo_config(seed: int) -> Config:
     """The default constants, at a scale that suits the set's small photographs."""
-    return make_config(
-        backbone="small5", weights="demo", scales=(320,), proposals="opencv-fast", seed=seed
-    )
+    return make_config(backbone="small5", weights="demo", scales=(320,), seed=seed)
 
 
 def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:

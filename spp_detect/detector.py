@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from data import DEFAULT_MAX_SIDE, DataError, find_photographs
 from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone
+from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, build_fc
@@ -118,6 +120,7 @@ class Detector(PhotoDetector):
     extractor : trunk and pyramid, on a device.
     heads : SVMs and box regressors.
     fc : the fc layers between pooled features and SVMs; None for a pool5 model.
+    first : chooses the windows that the fc layers see; None where they see all.
     """
 
     def __init__(
@@ -127,12 +130,14 @@ class Detector(PhotoDetector):
         extractor: Extractor,
         heads: Heads,
         fc: FcLayers | None = None,
+        first: FirstStage | None = None,
     ) -> None:
         self.config = config
         self.classes = classes
         self.extractor = extractor
         self.heads = heads.to(extractor.device)
         self.fc = fc.eval().to(extractor.device) if fc is not None else None
+        self.first = first.to(extractor.device) if first is not None else None
         self.proposal_settings = make_proposal_settings(config)
 
     @classmethod
@@ -162,13 +167,19 @@ class Detector(PhotoDetector):
         fc = build_fc(config, extractor.length)
         expected |= {f"fc.{k}": v.shape for k, v in fc.state_dict().items()} if fc else {}
         expected |= _head_shapes(len(classes), extractor.length, fc.length if fc else None)
+        if config.promising:
+            shapes = (len(classes), extractor.length), (len(classes),)
+            expected |= {"first.coef": shapes[0], "first.intercept": shapes[1]}
         _check_shapes(folder / "model.safetensors", tensors, expected)
         trunk = {k.removeprefix("trunk."): v for k, v in tensors.items() if k.startswith("trunk.")}
         backbone.layers.load_state_dict(trunk)
         if fc is not None:
             fc.load_state_dict({k: tensors[f"fc.{k}"] for k in fc.state_dict()})
         heads = Heads(**{name: tensors[f"heads.{name}"] for name in Heads.__dataclass_fields__})
-        return cls(config, classes, extractor, heads, fc)
+        first = None
+        if config.promising:
+            first = FirstStage(tensors["first.coef"], tensors["first.intercept"])
+        return cls(config, classes, extractor, heads, fc, first)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder: the tensors first, config.json last, so that it marks a whole model."""
@@ -178,6 +189,8 @@ class Detector(PhotoDetector):
         tensors |= {f"heads.{name}": tensor for name, tensor in vars(self.heads).items()}
         if self.fc is not None:
             tensors |= {f"fc.{name}": tensor for name, tensor in self.fc.state_dict().items()}
+        if self.first is not None:
+            tensors |= {f"first.{name}": tensor for name, tensor in vars(self.first).items()}
         write_tensors(folder / "model.safetensors", tensors)
         description = {
             "format": MODEL_FORMAT,
@@ -186,6 +199,48 @@ class Detector(PhotoDetector):
             "config": to_mapping(self.config),
         }
         write_json(folder / "config.json", description)
+
+    def compress(self, rank: int) -> Detector:
+        """Make a faster detector, nearly the same: fc6 by products of a lower rank.
+
+        Raises
+        ------
+        ModelError
+            for a model without fc layers, compressed before, or of no higher rank.
+        """
+        if self.fc is None or self.config.fc_rank:
+            found = f"fc6 of rank {self.config.fc_rank}" if self.fc else "no fc layers"
+            raise ModelError(f"a model with {found}: expected one with a whole fc6 to compress")
+        whole = min(self.config.fc_width, self.extractor.length)
+        if not 1 <= rank < whole:
+            raise ModelError(f"rank {rank}: expected at least 1 and less than fc6's {whole}")
+        config = dataclasses.replace(self.config, fc_rank=rank)
+        fc = self.fc.factorise(rank)
+        return Detector(config, self.classes, self.extractor, self.heads, fc, self.first)
+
+    def cascade(self, cheap: Detector, promising: int) -> Detector:
+        """Make a faster detector, nearly the same: its fc layers see only promising windows.
+
+        Parameters
+        ----------
+        cheap : a pool5 model of the same trunk and classes, whose SVMs look at all windows first.
+        promising : distinct windows of a photograph that they let through.
+
+        Raises
+        ------
+        ModelError
+            for models that do not fit together.
+        """
+        if self.fc is None or cheap.fc is not None:
+            kinds = f"{self.config.feature} after {cheap.config.feature}"
+            raise ModelError(f"a cascade of {kinds}: expected fc6 or fc7 after pool5")
+        ours, other = (one.extractor.backbone.layers.state_dict() for one in (self, cheap))
+        same = ours.keys() == other.keys() and all(torch.equal(ours[k], other[k]) for k in ours)
+        if not same or self.classes != cheap.classes or self.config.levels != cheap.config.levels:
+            raise ModelError("a cascade of two models: expected the same trunk, levels and classes")
+        config = dataclasses.replace(self.config, promising=promising)
+        first = FirstStage(cheap.heads.svm_coef, cheap.heads.svm_intercept)
+        return Detector(config, self.classes, self.extractor, self.heads, self.fc, first)
 
     def detect(
         self,
@@ -202,8 +257,16 @@ class Detector(PhotoDetector):
     def score(self, photo: NDArray[np.uint8], windows: NDArray[np.float32]) -> ScoredWindows:
         """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by the SVMs."""
         maps = self.extractor.compute_maps(photo)
-        pooled = self.extractor.pool(maps, windows)
+        pooled, windows = self.choose(self.extractor.pool(maps, windows), windows)
         return self.classify(pooled, self.describe(pooled), windows, maps.size)
+
+    def choose(
+        self, pooled: WindowFeatures, windows: NDArray[np.float32]
+    ) -> tuple[WindowFeatures, NDArray[np.float32]]:
+        """Keep what the first stage of a cascade lets through: all where there is none."""
+        if self.first is None:
+            return pooled, windows
+        return self.first.choose(pooled, windows, self.config.promising)
 
     def describe(self, pooled: WindowFeatures) -> torch.Tensor:
         """Apply the fc layers to distinct windows: (U, D) to what the SVMs take, (U, F)."""

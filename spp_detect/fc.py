@@ -22,9 +22,10 @@ class FcLayers(nn.Module):
     inputs : D values of a pooled window.
     width : values of a layer.
     depth : 1 for fc6 alone, 2 for fc6 and fc7.
+    rank : of fc6, which is then two products; 0 where it is one.
     """
 
-    def __init__(self, inputs: int, width: int, depth: int) -> None:
+    def __init__(self, inputs: int, width: int, depth: int, rank: int = 0) -> None:
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(depth):
@@ -32,6 +33,9 @@ class FcLayers(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
             layers[f"fc{6 + i}"] = layer
+            if rank and not i:
+                halves = nn.Linear(inputs, rank, bias=False), nn.Linear(rank, width)
+                layers["fc6"] = nn.Sequential(*halves)
             layers[f"relu{6 + i}"] = nn.ReLU(inplace=True)
             layers[f"drop{6 + i}"] = nn.Dropout(DROPOUT)
         self.layers = nn.Sequential(layers)
@@ -53,6 +57,26 @@ class FcLayers(nn.Module):
         """The first `depth` of the layers, which are shared."""
         shorter = FcLayers(0, self.length, 0)
         shorter.layers = self.layers[: 3 * depth]
+        return shorter
+
+    @torch.no_grad()
+    def factorise(self, rank: int) -> FcLayers:
+        """Copy the layers with fc6 as the product of two, by a truncated SVD of its weights.
+
+        The best approximation of that rank (Girshick, Fast R-CNN, ICCV 2015, section 3.1).
+        """
+        depth = len(self.layers) // 3
+        fc6 = self.layers[0]
+        assert isinstance(fc6, nn.Linear)
+        shorter = FcLayers(fc6.in_features, self.length, depth, rank).to(fc6.weight.device).eval()
+        left, values, right = torch.linalg.svd(fc6.weight, full_matrices=False)
+        state = {
+            "0.weight": values[:rank, None] * right[:rank],
+            "1.weight": left[:, :rank],
+            "1.bias": fc6.bias,
+        }
+        shorter.layers[0].load_state_dict(state)
+        shorter.layers[3:].load_state_dict(self.layers[3:].state_dict())
         return shorter
 
     @torch.no_grad()
@@ -116,4 +140,4 @@ FC_DEPTH = {"pool5": 0, "fc6": 1, "fc7": 2}
 def build_fc(config: Config, inputs: int) -> FcLayers | None:
     """Build the layers up to the configuration's feature; None for pool5."""
     depth = FC_DEPTH[config.feature]
-    return FcLayers(inputs, config.fc_width, depth) if depth else None
+    return FcLayers(inputs, config.fc_width, depth, config.fc_rank) if depth else None

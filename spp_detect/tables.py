@@ -96,10 +96,7 @@ class TableMaker:
             where the folder's cells are of another plan.
         """
         self._begin()
-        cells = {
-            column: {row: ap for model in MODELS for row, ap in self._fill(column, model).items()}
-            for column in self.plan.columns
-        }
+        cells = {column: self._fill_column(column) for column in self.plan.columns}
         result = {
             "mean_ap": cells,
             "seconds": self._time(),
@@ -143,6 +140,14 @@ class TableMaker:
         """What fc6 and fc7 started from, as a trained model tells it."""
         first = self.out / self.plan.columns[0].replace(" ", "_") / "ftfc7" / "metrics.json"
         return str(json.loads(first.read_text(encoding="utf-8"))["fc_start"])
+
+    def _fill_column(self, column: str) -> dict[str, float]:
+        """Fill a column: its models share the frozen trunk's maps."""
+        cells: dict[str, float] = {}
+        for model in MODELS:
+            cells |= self._fill(column, model)
+        shutil.rmtree(self.out / column.replace(" ", "_") / "maps", ignore_errors=True)
+        return cells
 
     def _fill(self, column: str, model: str) -> dict[str, float]:
         """Train and measure one model of one column: its rows' mAP."""
@@ -189,6 +194,7 @@ class TableMaker:
             self.resources,
             fc_weights=self.fc_weights,
             proposals=self.out / "proposals",
+            maps=None if config.train_from else folder.parent / "maps",
         )
         return run.train()
 

@@ -79,6 +79,8 @@ class TrainingRun:
     boxes : windows from a file instead of the configured method's.
     fc_weights : fc6 and fc7 of the net that the trunk comes from, where it had them.
     proposals : folder of cached windows; the run's own if None.
+    maps : folder of maps that runs of the same trunk, scales and data share, and whoever made it
+        removes; the run's own if None.
     options : what the run was asked for, kept for whoever goes on with it.
     """
 
@@ -92,9 +94,12 @@ class TrainingRun:
         boxes: BoxesFile | None = None,
         fc_weights: dict[str, torch.Tensor] | None = None,
         proposals: Path | None = None,
+        maps: Path | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         check_positives(dataset)
+        if config.fc_rank:
+            raise TrainingError(f"fc_rank {config.fc_rank}: expected 0, it is for trained models")
         split_backbone(backbone, config.train_from)  # a wrong layer is told before anything starts
         self.folder = folder
         self.work = folder / "work"
@@ -109,7 +114,7 @@ class TrainingRun:
         self.windows: list[NDArray[np.float32]] = []
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
         self.fc = self._cut_fc()
-        self.maps = self._open_maps("maps", extractor)
+        self.maps = self._open_maps(maps or self.work / "maps", extractor)
         self.order = np.random.default_rng(config.seed).permutation(len(dataset))
 
     def train(self) -> Detector:
@@ -188,7 +193,7 @@ class TrainingRun:
         store = self.maps
         if len(tail):
             extractor = make_extractor(stem, self.config, self.resources.device)
-            store = self._open_maps("stem_maps", extractor)
+            store = self._open_maps(self.work / "stem_maps", extractor)
         return FineTuner(
             self.dataset,
             self.windows,
@@ -327,9 +332,9 @@ class TrainingRun:
         return features if self.fc is None else self.fc.describe(features, self.config.precision)
 
     def _open_maps(
-        self, name: str, extractor: FeatureExtractor | RcnnExtractor
+        self, folder: Path, extractor: FeatureExtractor | RcnnExtractor
     ) -> MapStore | CropStore:
-        folder, most, side = self.work / name, self.resources.map_budget, self.resources.max_side
+        most, side = self.resources.map_budget, self.resources.max_side
         if isinstance(extractor, RcnnExtractor):
             windows = self._labelled_windows
             return CropStore(folder, self.dataset, extractor, most, side, windows)

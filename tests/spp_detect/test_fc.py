@@ -75,3 +75,56 @@ def test_what_does_not_fit_is_left():
     assert not fc.start_from(trained_layers(4, 5), CHANNELS, LEVELS)  # no 4 × 4 level
     assert not fc.start_from(trained_layers(3, 6), CHANNELS, LEVELS)  # other width
     assert all(torch.equal(tensor, before[name]) for name, tensor in fc.state_dict().items())
+
+
+def test_from_components_nothing_of_their_span_is_lost():
+    generator = torch.Generator().manual_seed(1)
+    components = torch.linalg.qr(torch.randn(12, 4, generator=generator)).Q.T.contiguous()
+    mean = torch.rand(12, generator=generator)
+    fc = FcLayers(12, 8, 2).eval()
+    fc.start_from_components(components, mean, 0.5)
+    x = torch.randn(30, 12, generator=generator)
+    wanted = 0.5 * (x - mean) @ components.T
+    for layers in (fc, fc.cut(1).eval()):
+        described = layers(x)
+        assert (described >= 0).all()
+        torch.testing.assert_close(described[:, :4] - described[:, 4:], wanted)
+
+
+def test_units_without_a_component_keep_their_weights():
+    fc = FcLayers(6, 9, 2).eval()
+    before = fc.layers.fc6.weight.clone()
+    fc.start_from_components(torch.eye(6)[:2], torch.zeros(6), 1.0)
+    assert torch.equal(fc.layers.fc6.weight[4:], before[4:])
+    assert not torch.equal(fc.layers.fc6.weight[:4], before[:4])
+    assert torch.equal(fc.layers.fc7.weight, torch.eye(9))
+
+
+def test_describing_in_bfloat16_is_near():
+    torch.manual_seed(0)
+    fc = FcLayers(200, 50, 2).eval()
+    x = torch.rand(7, 200)
+    exact = fc.describe(x, "float32")
+    assert torch.equal(exact, fc(x))
+    rounded = fc.describe(x, "bfloat16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02 * float(exact.max()))
+
+
+def test_factors_of_full_rank_change_nothing_and_of_less_little():
+    torch.manual_seed(0)
+    whole = FcLayers(30, 10, 2).eval()
+    with torch.no_grad():  # four strong directions and noise
+        strong = torch.randn(10, 4) @ torch.randn(4, 30)
+        whole.layers.fc6.weight.copy_(strong + 1e-3 * torch.randn(10, 30))
+        whole.layers.fc6.bias.normal_()
+    x = torch.randn(6, 30)
+    torch.testing.assert_close(whole.factorise(10)(x), whole(x), atol=1e-4, rtol=1e-4)
+    four, three = (whole.factorise(rank)(x) for rank in (4, 3))
+    scale = whole(x).abs().max()
+    assert (four - whole(x)).abs().max() < 0.01 * scale
+    assert (three - whole(x)).abs().max() > 0.01 * scale
+    shapes = [tuple(p.shape) for p in whole.factorise(4).layers[0].parameters()]
+    assert shapes == [(4, 30), (10, 4), (10,)]
+    torch.testing.assert_close(whole.cut(1).eval().factorise(10)(x), whole.cut(1).eval()(x))

@@ -11,9 +11,9 @@ from torch.nn import functional
 from torchvision.ops import box_iou
 
 from data import read_photo
-from spp_detect import finetuning
+from spp_detect import cli, finetuning
 from spp_detect.config import ConfigError, make_config
-from spp_detect.detector import Detector
+from spp_detect.detector import Detector, ModelError
 from spp_detect.finetuning import Draw, FineTuner, TuningError, rate_at
 
 STEPS = 12
@@ -122,6 +122,37 @@ def test_the_fc_layers_change_and_the_trunk_does_not(make_tuner):
     assert changed(fc, run.fc_layers) == set(fc)
     assert history[0, 0] >= 1
     assert history[-1, 0] == STEPS
+
+
+@pytest.mark.parametrize("train_from", ["", "conv4"])
+def test_components_are_those_of_the_pooled_windows(make_tuner, train_from):
+    run, _ = make_tuner(train_from=train_from)
+    components, mean, scale = run._find_components(5)
+    rows = []
+    for i, windows in enumerate(run.windows):
+        pooled = run.extractor.pool(run.maps.compute(i), windows)
+        rows.append(pooled.features[pooled.inverse].numpy())
+    features = np.concatenate(rows).astype(float)
+    np.testing.assert_allclose(mean, features.mean(0), atol=1e-5)
+    centred = features - features.mean(0)
+    wanted = np.linalg.svd(centred, full_matrices=False)[2][:5]
+    # Equal but for signs.
+    np.testing.assert_allclose(np.abs(components.numpy() @ wanted.T), np.eye(5), atol=0.01)
+    norms = np.linalg.norm(centred, axis=1)
+    assert scale == pytest.approx(run.config.feature_norm / norms.mean(), rel=1e-4)
+    assert bool(list((run.work / "maps").glob("*.npy"))) == (not train_from)
+
+
+def test_fc_layers_start_once_and_the_same_again(make_tuner, tmp_path):
+    run, _ = make_tuner(tmp_path / "run")
+    run.start_fc(run.fc_layers)
+    started = weights(run.fc_layers)
+    assert run.fc_start == "components"
+    other, _ = make_tuner(tmp_path / "run")
+    assert changed(started, other.fc_layers)
+    other._find_components = None  # is not asked again
+    other.start_fc(other.fc_layers)
+    assert not changed(started, other.fc_layers)
 
 
 def test_from_a_layer_on_the_trunk_changes_but_no_statistics(make_tuner):
@@ -243,6 +274,31 @@ def test_whole_runs_save_what_they_detect_with(
     assert len(ours.boxes)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_compressed_model_is_nearly_the_same(
+    make_run, small_set, small_config, tmp_path, monkeypatch, capsys
+):
+    config = small_config(feature="fc6", finetune_iterations=4, fc_width=16, precision="float32")
+    whole = make_run(tmp_path / "run", small_set, config).train()
+    for rank, tolerance in ((15, 0.05), (3, 3)):
+        out = tmp_path / f"rank{rank}"
+        arguments = ["compress", str(tmp_path / "run"), "--rank", str(rank), "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["spp-detect", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        compressed = Detector.load(out, "cpu")
+        assert compressed.config.fc_rank == rank
+        photo = read_photo(small_set.photographs[0].path)
+        windows = small_set.photographs[0].labels.boxes + np.float32(1)
+        scores = [one.score(photo, windows).scores for one in (whole, compressed)]
+        difference = float((scores[0] - scores[1]).abs().max())
+        assert 0 < difference < tolerance
+        with pytest.raises(ModelError, match=f"rank {rank}: expected one with a whole"):
+            compressed.compress(2)
+    with pytest.raises(ModelError, match="rank 16: expected at least 1 and less than fc6's 16"):
+        whole.compress(16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

@@ -42,6 +42,7 @@ def test_every_cell_is_filled(tables):
     }
     assert all(0 <= ap <= 1 for cells in result["mean_ap"].values() for ap in cells.values())
     assert json.loads((out / "tables.json").read_text()) == json.loads(json.dumps(result))
+    assert not list(out.rglob("maps"))  # they were shared, and are gone
 
 
 def test_cells_are_of_the_models_that_they_name(tables, plan):

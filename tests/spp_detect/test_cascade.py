@@ -1,0 +1,106 @@
+"""The first stage of a cascade: which windows the fc layers see."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from data import read_photo
+from spp_detect import cli
+from spp_detect.cascade import FirstStage
+from spp_detect.detector import Detector, ModelError
+from spp_detect.fc import FcLayers
+from spp_detect.features import WindowFeatures
+from spp_detect.selection import Heads
+
+
+def make_pooled() -> tuple[WindowFeatures, np.ndarray]:
+    """Twelve windows on seven distinct sets of cells, in no order."""
+    inverse = np.array([0, 1, 2, 1, 3, 4, 0, 5, 6, 4, 2, 6])
+    first = np.unique(inverse, return_index=True)[1]
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32))
+    windows = np.arange(48, dtype=np.float32).reshape(12, 4)
+    return WindowFeatures(features, first, inverse), windows
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_the_best_distinct_windows_are_kept(count):
+    pooled, windows = make_pooled()
+    random = torch.Generator().manual_seed(0)
+    stage = FirstStage(torch.randn(3, 5, generator=random), torch.randn(3, generator=random))
+    scores = (pooled.features @ stage.coef.T + stage.intercept).max(dim=1).values.numpy()
+    best = set(np.argsort(-scores)[:count].tolist())
+    wanted = [i for i in range(12) if pooled.inverse[i] in best]
+    kept, kept_windows = stage.choose(pooled, windows, count)
+    np.testing.assert_array_equal(kept_windows, windows[wanted])
+    assert len(kept.features) == len(kept.first) == count
+    # Each window still has its own features, and each row its first window.
+    torch.testing.assert_close(kept.features[kept.inverse], pooled.features[pooled.inverse[wanted]])
+    np.testing.assert_array_equal(kept.inverse[kept.first], np.arange(count))
+    for row, place in enumerate(kept.first):
+        assert place == np.flatnonzero(kept.inverse == row)[0]
+
+
+@pytest.mark.parametrize("count", [7, 100])
+def test_enough_for_all_changes_nothing(count):
+    pooled, windows = make_pooled()
+    kept, kept_windows = FirstStage(torch.ones(3, 5), torch.ones(3)).choose(pooled, windows, count)
+    assert kept is pooled
+    assert kept_windows is windows
+
+
+@pytest.fixture
+def with_fc(small_detector) -> Detector:
+    """A model of the small one's trunk with fc6, its heads at random."""
+    torch.manual_seed(0)
+    length = small_detector.extractor.length
+    config = dataclasses.replace(small_detector.config, feature="fc6", fc_width=8)
+    svm = torch.randn(len(small_detector.classes), 8) * 0.1
+    heads = dataclasses.replace(small_detector.heads, svm_coef=svm)
+    fc = FcLayers(length, 8, 1)
+    return Detector(config, small_detector.classes, small_detector.extractor, heads, fc)
+
+
+def test_from_the_command_line(with_fc, small_model, small_set, tmp_path, monkeypatch):
+    with_fc.save(tmp_path / "whole")
+    options = ["--first", str(small_model), "--promising", "5", "--rank", "4"]
+    arguments = ["compress", str(tmp_path / "whole"), *options, "--out", str(tmp_path / "fast")]
+    monkeypatch.setattr("sys.argv", ["spp-detect", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    fast = Detector.load(tmp_path / "fast", "cpu")
+    assert (fast.config.fc_rank, fast.config.promising) == (4, 5)
+    assert isinstance(fast.first, FirstStage)
+    photo = read_photo(small_set.photographs[0].path)
+    windows = np.random.default_rng(0).uniform(0, 60, (40, 4)).astype(np.float32)
+    windows[:, 2:] += windows[:, :2] + 10
+    cheap = Detector.load(small_model, "cpu").score(photo, windows).scores.amax(dim=1)
+    scored = fast.score(photo, windows)
+    every = with_fc.compress(4).score(photo, windows)
+    assert 5 <= len(scored.boxes) < 40
+    best = {tuple(windows[i]) for i in cheap.argsort(descending=True)[:5].tolist()}
+    assert best <= {tuple(box) for box in scored.boxes.tolist()}
+    rows = [windows.tolist().index(box) for box in scored.boxes.tolist()]
+    torch.testing.assert_close(scored.scores, every.scores[rows])
+
+
+def test_what_does_not_fit_together_is_refused(with_fc, small_detector):
+    with pytest.raises(ModelError, match="cascade of pool5 after fc6"):
+        small_detector.cascade(with_fc, 5)
+    heads = Heads(**vars(small_detector.heads))
+    names = ("other", *small_detector.classes[1:])
+    other = Detector(small_detector.config, names, small_detector.extractor, heads)
+    with pytest.raises(ModelError, match="expected the same trunk, levels and classes"):
+        with_fc.cascade(other, 5)
+
+
+def test_nothing_to_do_is_told(small_model, tmp_path, monkeypatch, capsys):
+    arguments = ["compress", str(small_model), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["spp-detect", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "give --rank, --first or both" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
