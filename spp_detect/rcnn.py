@@ -107,6 +107,12 @@ class RcnnExtractor:
 
     def _compute(self, source: WarpSource, windows: NDArray[np.float32]) -> torch.Tensor:
         """Compute the maps of windows, each by itself, and pool them whole: float32 (N, D)."""
+        # Around all batches, so that the weights are rounded once; only the trunk is to be rounded.
+        with use_precision(self.config.precision, self.device):
+            features = self._compute_batches(source, windows)
+        return round_half(features).float() if source.rounded else features
+
+    def _compute_batches(self, source: WarpSource, windows: NDArray[np.float32]) -> torch.Tensor:
         distinct = torch.from_numpy(windows).to(self.device)
         features = torch.empty((len(windows), self.length), device=self.device)
         step = BATCHES[self.device.type]
@@ -116,11 +122,12 @@ class RcnnExtractor:
             if source.rounded:
                 # A convolution may round otherwise in a batch of another size.
                 batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
-            crops = warp_windows(source.pixels, batch)
-            with use_precision(self.config.precision, self.device):
-                maps = self.backbone(crops)
-            features[start : start + step] = self.pyramid(maps.float())[:count]
-        return round_half(features).float() if source.rounded else features
+            with torch.autocast(self.device.type, enabled=False):
+                crops = warp_windows(source.pixels, batch)
+            maps = self.backbone(crops).float()
+            with torch.autocast(self.device.type, enabled=False):
+                features[start : start + step] = self.pyramid(maps)[:count]
+        return features
 
 
 def warp_windows(pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
