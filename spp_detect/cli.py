@@ -292,7 +292,7 @@ def detect(
 @click.option(
     "--promising",
     type=click.IntRange(1),
-    default=300,
+    default=500,
     help="Distinct windows that --first lets through to the fc layers.",
 )
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
