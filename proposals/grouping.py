@@ -18,8 +18,8 @@ VALUES = COLOURS + 3 * DIRECTIONS * TEXTURE_BINS
 def describe_pixels(image, smooth):  # type: ignore[no-untyped-def]
     """Say into which bins of a segment's histogram each pixel counts.
 
-    Its texture are the derivatives in eight directions; four of them are the others' negatives,
-    and a derivative below zero counts into bin 0, which is not listed here.
+    Its texture are the derivatives in eight directions; four of them are the others' negatives.
+    Each that is below zero counts into its bin 0; counts in bin 0 are not listed here.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def describe_pixels(image, smooth):  # type: ignore[no-untyped-def]
     return bins
 
 
-_STEP = 8.0
+_STEP = 8.0  # grey levels of a texture bin; derivatives past the last bin count into it
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

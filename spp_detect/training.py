@@ -367,6 +367,9 @@ class TrainingRun:
                     raise TrainingError(f"{path}: the run was begun with {difference}")
         else:
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
+            if self.fc_layers is not None and self.fc_start == "the net's own":
+                # Whoever goes on has the trunk's file only, without the net's fc layers.
+                write_tensors(self.work / "fc.safetensors", self.fc_layers.state_dict())
             write_json(path, identity | {"options": self.options})
 
     def _fit_class(self, c: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -343,3 +343,17 @@ def test_nothing_of_the_tuning_is_left_behind(make_run, small_set, small_config,
 def test_an_unknown_layer_is_named(make_tuner):
     with pytest.raises(ConfigError, match="train_from 'conv9': expected a layer of small5: conv2"):
         make_tuner(train_from="conv9")
+
+
+def test_a_resumed_run_starts_from_the_nets_own_layers(make_run, small_set, small_config, tmp_path):
+    """Killed before the fc layers' start, it has the trunk's file only."""
+    config = small_config(feature="fc7", fc_width=16, finetune_iterations=STEPS)
+    run = make_run(tmp_path / "run", small_set, config)
+    run.fc_start = "the net's own"
+    run._begin()
+    resumed = make_run(tmp_path / "run", small_set, config)
+    with torch.no_grad():
+        resumed.fc_layers.layers[0].weight.zero_()
+    resumed._begin()
+    resumed.start_fc(resumed.fc_layers)
+    assert not changed(weights(run.fc_layers), resumed.fc_layers)
