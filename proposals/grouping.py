@@ -7,6 +7,8 @@ import heapq
 import numba
 import numpy as np
 
+from proposals.segmentation import find_root
+
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
 DIRECTIONS = 8
@@ -187,7 +189,7 @@ def group_segments(histograms, sizes, boxes, pairs, pixels, with_colour):  # typ
         start[region] = used
         for old in (a, b):
             for n in range(start[old], start[old + 1]):
-                other = _find(into, near[n])
+                other = find_root(into, near[n])
                 if seen[other] != region:
                     seen[other] = region
                     near[used] = other
@@ -216,14 +218,6 @@ def _list_neighbours(pairs, count, start):  # type: ignore[no-untyped-def]
         places[a] += 1
         places[b] += 1
     return near
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _find(into, region):  # type: ignore[no-untyped-def]
-    while into[region] != region:
-        into[region] = into[into[region]]
-        region = into[region]
-    return region
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

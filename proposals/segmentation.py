@@ -78,7 +78,7 @@ def segment(edges, starts, height, width, k, least):  # type: ignore[no-untyped-
             other = pixel + steps[edge & 3]
             if parent[pixel] == parent[other]:
                 continue
-            a, b = _find(parent, pixel), _find(parent, other)
+            a, b = find_root(parent, pixel), find_root(parent, other)
             if a == b:
                 continue
             if weight <= bound[a] and weight <= bound[b]:
@@ -89,7 +89,7 @@ def segment(edges, starts, height, width, k, least):  # type: ignore[no-untyped-
                 count_left += 1
     for edge in left[:count_left]:
         pixel = edge >> 2
-        a, b = _find(parent, pixel), _find(parent, pixel + steps[edge & 3])
+        a, b = find_root(parent, pixel), find_root(parent, pixel + steps[edge & 3])
         if a != b and (size[a] < least or size[b] < least):
             _join(parent, size, a, b)
     return _number(parent)
@@ -100,7 +100,8 @@ _RIGHT = (1, 0, 1, -1)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _find(parent, pixel):  # type: ignore[no-untyped-def]
+def find_root(parent, pixel):  # type: ignore[no-untyped-def]
+    """Follow parents to the one that is its own, halving the path on the way."""
     while parent[pixel] != pixel:
         parent[pixel] = parent[parent[pixel]]
         pixel = parent[pixel]
@@ -121,7 +122,7 @@ def _number(parent):  # type: ignore[no-untyped-def]
     labels = np.full(len(parent), -1, np.int32)
     count = 0
     for pixel in range(len(parent)):
-        root = _find(parent, pixel)
+        root = find_root(parent, pixel)
         if labels[root] < 0:
             labels[root] = count
             count += 1
