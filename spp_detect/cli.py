@@ -209,6 +209,7 @@ def train(
 @click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
 @boxes_option
 @click.option("--regression/--no-regression", default=True, help="Move boxes by the regression.")
+@click.option("--voting/--no-voting", default=True, help="Let moved windows vote on boxes.")
 @device_option
 @max_side_option
 def evaluate(
@@ -218,6 +219,7 @@ def evaluate(
     out: Path | None,
     boxes: Path | None,
     regression: bool,
+    voting: bool,
     device: str,
     max_side: int,
 ) -> None:
@@ -229,7 +231,9 @@ def evaluate(
     dataset = _open_checked(data, split, detector.classes, max_side)
     start = time.perf_counter()
     source = _find_source(runs[0], detector, boxes)
-    found = detect_dataset(detector, dataset, source=source, regress=regression, max_side=max_side)
+    found = detect_dataset(
+        detector, dataset, source=source, regress=regression, vote=voting, max_side=max_side
+    )
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
     show_result(result, f"{' + '.join(str(run) for run in runs)} on {split}")
@@ -239,6 +243,7 @@ def evaluate(
         numbers |= {
             "seconds": seconds,
             "regression": regression,
+            "voting": regression and voting and detector.config.vote_iou is not None,
             "models": [_describe_model(run) for run in runs],
         }
         _write_result(out, result, numbers)

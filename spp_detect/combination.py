@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import Detections
-from proposals import propose
 from spp_detect.detector import Detector, ModelError, PhotoDetector
-from spp_detect.selection import select_detections
+from spp_detect.selection import ScoredWindows
 
 
 class CombinedDetector(PhotoDetector):
@@ -40,18 +38,11 @@ class CombinedDetector(PhotoDetector):
         self.classes = first.classes
         self.proposal_settings = first.proposal_settings
 
-    def detect(
-        self,
-        photo: NDArray[np.uint8],
-        windows: NDArray[np.float32] | None = None,
-        *,
-        regress: bool = True,
-    ) -> Detections:
-        """Detect in one photograph; see `PhotoDetector.detect`."""
-        if windows is None:
-            windows = propose(photo, self.proposal_settings)
-        scored = [member.score(photo, windows) for member in self.members]
-        return select_detections(scored, self.config, regress=regress)
+    def score_by_model(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    ) -> list[ScoredWindows]:
+        """Score windows by each member; see `PhotoDetector.score_by_model`."""
+        return [member.score(photo, windows) for member in self.members]
 
 
 def load_detector(folders: Sequence[Path], device: str = "auto") -> PhotoDetector:

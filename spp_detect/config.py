@@ -103,6 +103,10 @@ class Config:
     score_threshold: float = -1.5
     nms_iou: float = 0.3
     max_detections: int = 100  # per class and photograph
+    # After the regression, windows that score above vote_score and overlap a box by vote_iou vote
+    # on it. The best on val; the paper and the release have no vote.
+    vote_iou: float | None = 0.45
+    vote_score: float = -1.0
 
     seed: int = 0
 
@@ -157,8 +161,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
     **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),
     **dict.fromkeys(("negative_iou", "negative_overlap"), (_TINY, 1)),
-    **dict.fromkeys(("regression_iou", "nms_iou"), (_TINY, 1)),
-    **dict.fromkeys(("hard_score", "evict_score", "score_threshold"), (-_HUGE, _HUGE)),
+    **dict.fromkeys(("regression_iou", "nms_iou", "vote_iou"), (_TINY, 1)),
+    **dict.fromkeys(("hard_score", "evict_score"), (-_HUGE, _HUGE)),
+    **dict.fromkeys(("score_threshold", "vote_score"), (-_HUGE, _HUGE)),
     "regression_lambda": (_TINY, _HUGE),
     "seed": (0, 2**32 - 1),
 }
@@ -173,6 +178,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "finetune_rates": (1e-4, 1e-5),
         "finetune_shares": (5 / 6, 1 / 6),
         "regression_lambda": 1000.0,
+        "vote_iou": None,
     },
     "release": {
         "negative_overlap": None,
@@ -181,6 +187,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "finetune_rates": (1e-3, 1e-4, 1e-5),
         "finetune_shares": (0.15, 0.15, 0.7),
         "regression_lambda": 4000.0,
+        "vote_iou": None,
     },
 }
 

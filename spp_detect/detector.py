@@ -52,12 +52,18 @@ class PhotoDetector(ABC):
     proposal_settings: ProposalSettings
 
     @abstractmethod
+    def score_by_model(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    ) -> list[ScoredWindows]:
+        """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by each model."""
+
     def detect(
         self,
         photo: NDArray[np.uint8],
         windows: NDArray[np.float32] | None = None,
         *,
         regress: bool = True,
+        vote: bool = True,
     ) -> Detections:
         """Detect in one photograph.
 
@@ -66,12 +72,17 @@ class PhotoDetector(ABC):
         photo : uint8 (H, W, 3), RGB.
         windows : float32 (N, 4) to score; proposed by the configured method where None.
         regress : whether boxes are moved by the box regression, as in the paper's "bb" rows.
+        vote : whether the moved windows around a box then vote on it, where configured.
 
         Returns
         -------
         Detections, best first: at most `max_detections` of each class that score above
         `score_threshold`, after NMS.
         """
+        if windows is None:
+            windows = propose(photo, self.proposal_settings)
+        scored = self.score_by_model(photo, windows)
+        return select_detections(scored, self.config, regress=regress, vote=vote)
 
     def detect_folder(
         self, folder: str | Path, max_side: int = DEFAULT_MAX_SIDE
@@ -242,17 +253,11 @@ class Detector(PhotoDetector):
         first = FirstStage(cheap.heads.svm_coef, cheap.heads.svm_intercept)
         return Detector(config, self.classes, self.extractor, self.heads, self.fc, first)
 
-    def detect(
-        self,
-        photo: NDArray[np.uint8],
-        windows: NDArray[np.float32] | None = None,
-        *,
-        regress: bool = True,
-    ) -> Detections:
-        """Detect in one photograph; see `PhotoDetector.detect`."""
-        if windows is None:
-            windows = propose(photo, self.proposal_settings)
-        return select_detections([self.score(photo, windows)], self.config, regress=regress)
+    def score_by_model(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    ) -> list[ScoredWindows]:
+        """Score windows by this one model; see `PhotoDetector.score_by_model`."""
+        return [self.score(photo, windows)]
 
     def score(self, photo: NDArray[np.uint8], windows: NDArray[np.float32]) -> ScoredWindows:
         """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by the SVMs."""

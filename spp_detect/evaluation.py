@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,23 @@ from spp_detect.files import write_json
 from spp_detect.preparation import WindowSource, prepare_photos, search_windows
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
+from spp_detect.selection import ScoredWindows, select_detections
 
 
-def detect_dataset(
+def score_dataset(
     detector: PhotoDetector,
     dataset: LabelledSet,
     *,
     source: WindowSource | None = None,
-    regress: bool = True,
     max_side: int = DEFAULT_MAX_SIDE,
-) -> list[Detections]:
-    """Detect in every photograph of a labelled set, in its order.
+) -> Iterator[list[ScoredWindows]]:
+    """Score the windows of every photograph of a labelled set, in its order, by each model.
 
     Parameters
     ----------
     detector : a loaded model, or several together.
     dataset : photographs whose classes are the detector's.
     source : where windows come from; proposed anew by the detector's method if None.
-    regress : whether boxes are moved by the box regression.
     max_side : largest side of a photograph in pixels.
 
     Raises
@@ -53,12 +53,29 @@ def detect_dataset(
     paths = [photograph.path for photograph in dataset]
     source = source or search_windows(detector.proposal_settings)
     prepared = prepare_photos(paths, source, max_side)
-    found = []
     for _, one in track(prepared, "detection", len(paths)):
         if isinstance(one, Exception):
             raise one
-        found.append(detector.detect(*one, regress=regress))
-    return found
+        yield detector.score_by_model(*one)
+
+
+def detect_dataset(
+    detector: PhotoDetector,
+    dataset: LabelledSet,
+    *,
+    source: WindowSource | None = None,
+    regress: bool = True,
+    vote: bool = True,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> list[Detections]:
+    """Detect in every photograph of a labelled set, in its order.
+
+    See `score_dataset`, and `PhotoDetector.detect` for `regress` and `vote`.
+    """
+    return [
+        select_detections(scored, detector.config, regress=regress, vote=vote)
+        for scored in score_dataset(detector, dataset, source=source, max_side=max_side)
+    ]
 
 
 def collect_truths(dataset: LabelledSet) -> list[Truths]:

@@ -1,4 +1,8 @@
-"""From scored windows to detections: threshold, NMS, box regression, NMS (section 4.1)."""
+"""From scored windows to detections: threshold, NMS, box regression, NMS (section 4.1).
+
+After the paper: a vote on each box among the moved windows around it, as in MR-CNN (Gidaris,
+Komodakis, arXiv 1505.01749).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from bbox_regression import decode
 from eval import Detections
@@ -65,7 +69,7 @@ class ScoredWindows:
 
 @torch.inference_mode()
 def select_detections(
-    scored: Sequence[ScoredWindows], config: Config, *, regress: bool = True
+    scored: Sequence[ScoredWindows], config: Config, *, regress: bool = True, vote: bool = True
 ) -> Detections:
     """Select among the windows of one model, or among those of several together (section 4.4).
 
@@ -74,6 +78,7 @@ def select_detections(
     scored : each model's scores of a photograph's windows.
     config : the constants of test time.
     regress : whether each box is moved by its model's regression; NMS comes again after it.
+    vote : whether the moved windows around a box then vote on it, where `config.vote_iou` is given.
 
     Returns
     -------
@@ -87,7 +92,10 @@ def select_detections(
         if regress:
             moved = _move(scored, c, kept)
             again = _suppress(moved, scores[kept, c], config)
-            found.append((moved[again], scores[kept[again], c]))
+            chosen = moved[again]
+            if vote and config.vote_iou is not None:
+                chosen = _vote(scored, c, chosen, config.vote_score, config.vote_iou)
+            found.append((chosen, scores[kept[again], c]))
         else:
             found.append((boxes[kept], scores[kept, c]))
     return _join(found)
@@ -109,6 +117,21 @@ def _move(scored: Sequence[ScoredWindows], c: int, rows: torch.Tensor) -> torch.
         moved[own] = one.move(c, rows[own] - start)
         start += len(one.boxes)
     return moved
+
+
+def _vote(
+    scored: Sequence[ScoredWindows], c: int, boxes: torch.Tensor, least: float, iou: float
+) -> torch.Tensor:
+    """Average for each box the moved windows that overlap it by `iou` and score above `least`.
+
+    A window counts by how far it scores above; a box that none of them overlaps stays.
+    """
+    scores = torch.cat([one.scores[:, c] for one in scored])
+    voters = torch.nonzero(scores > least)[:, 0]
+    moved = _move(scored, c, voters)
+    weights = (box_iou(boxes, moved) >= iou) * (scores[voters] - least)
+    total = weights.sum(1, keepdim=True)
+    return torch.where(total > 0, weights @ moved / total, boxes)
 
 
 def _join(found: list[tuple[torch.Tensor, torch.Tensor]]) -> Detections:

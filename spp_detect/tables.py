@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from data import LabelledSet
+from eval import Detections
 from proposals import ProposalCache
 from spp_detect import paper
 from spp_detect.backbones import Backbone
 from spp_detect.benchmark import RCNN, BenchmarkSettings, run_benchmark
 from spp_detect.config import Config, ConfigError, to_mapping
 from spp_detect.detector import Detector
-from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.evaluation import measure, score_dataset
 from spp_detect.files import write_json, write_text
 from spp_detect.preparation import search_windows
 from spp_detect.report.record import describe_run
+from spp_detect.selection import select_detections
 from spp_detect.training import (
     Resources,
     TrainingError,
@@ -31,7 +33,20 @@ from spp_detect.training import (
     fingerprint_weights,
 )
 
-MODELS = ("pool5", "fc6", "ftfc7", "ftfc6")  # ftfc6 takes over what ftfc7 tuned
+Way = dict[str, bool]  # how `select_detections` selects
+PLAIN: Way = {"regress": False}
+VOTE = "ftfc7 bb, vote"  # beyond the paper
+# Each model's rows, in the order of training: ftfc6 takes over what ftfc7 tuned.
+ROWS: dict[str, dict[str, Way]] = {
+    "pool5": {"pool5": PLAIN},
+    "fc6": {"fc6": PLAIN},
+    "ftfc7": {
+        "ftfc7": PLAIN,
+        "ftfc7 bb": {"regress": True, "vote": False},
+        VOTE: {"regress": True, "vote": True},
+    },
+    "ftfc6": {"ftfc6": PLAIN},
+}
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ class TableMaker:
     def _fill_column(self, column: str) -> dict[str, float]:
         """Fill a column: its models share the frozen trunk's maps."""
         cells: dict[str, float] = {}
-        for model in MODELS:
+        for model in ROWS:
             cells |= self._fill(column, model)
         shutil.rmtree(self.out / column.replace(" ", "_") / "maps", ignore_errors=True)
         return cells
@@ -153,14 +168,15 @@ class TableMaker:
         """Train and measure one model of one column: its rows' mAP."""
         folder = self.out / column.replace(" ", "_") / model
         config = self._configure(column, model)
-        rows = {model: False} | ({"ftfc7 bb": True} if model == "ftfc7" else {})
+        rows = ROWS[model]
         measured = {
-            row: self.out / f"{folder.parent.name}-{row.replace(' ', '_')}.json" for row in rows
+            row: self.out / f"{folder.parent.name}-{row.replace(', ', '_').replace(' ', '_')}.json"
+            for row in rows
         }
         if not all(path.is_file() for path in measured.values()):
-            detector = self._train(folder, config)
-            for row, regress in rows.items():
-                write_json(measured[row], self._measure(detector, regress) | {"row": row})
+            numbers = self._measure(self._train(folder, config), rows)
+            for row, path in measured.items():
+                write_json(path, numbers[row] | {"row": row})
         return {
             row: float(json.loads(path.read_text(encoding="utf-8"))["mAP"])
             for row, path in measured.items()
@@ -198,16 +214,18 @@ class TableMaker:
         )
         return run.train()
 
-    def _measure(self, detector: Detector, regress: bool) -> dict[str, Any]:
+    def _measure(self, detector: Detector, rows: dict[str, Way]) -> dict[str, dict[str, Any]]:
+        """Measure a model's rows: its windows are scored once and selected in each row's way."""
         source = search_windows(detector.proposal_settings, ProposalCache(self.out / "proposals"))
-        found = detect_dataset(
-            detector,
-            self.plan.test,
-            source=source,
-            regress=regress,
-            max_side=self.resources.max_side,
-        )
-        return measure(found, self.plan.test)[1] | {"record": describe_run()}
+        found: dict[str, list[Detections]] = {row: [] for row in rows}
+        side = self.resources.max_side
+        for scored in score_dataset(detector, self.plan.test, source=source, max_side=side):
+            for row, way in rows.items():
+                found[row].append(select_detections(scored, detector.config, **way))
+        record = describe_run()
+        return {
+            row: measure(one, self.plan.test)[1] | {"record": record} for row, one in found.items()
+        }
 
     def _time(self) -> dict[str, Any]:
         """Seconds of the fine-tuned models' stages, once for all columns."""
@@ -238,19 +256,18 @@ def render_tables(result: dict[str, Any]) -> str:
             f" Fine-tuning reaches down to {result['train_from']} in SPP-net's columns, to fc6 in "
             "R-CNN's."
         )
-    for row in paper.ROWS:
-        cells = [_render_cell(result["mean_ap"][c][row], _published(row, c)) for c in columns]
+    for row in (*paper.ROWS, VOTE):
+        cells = [_render_cell(result["mean_ap"][c][row], row, c) for c in columns]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     lines += ["", *_render_seconds(result["seconds"])]
     return "\n".join(lines) + "\n"
 
 
-def _published(row: str, column: str) -> float:
-    return paper.MEAN_AP[row][paper.COLUMNS.index(column)]
-
-
-def _render_cell(ours: float, published: float) -> str:
-    return f"{'–' if math.isnan(ours) else f'{100 * ours:.1f}'} ({published:.1f})"
+def _render_cell(ours: float, row: str, column: str) -> str:
+    text = "–" if math.isnan(ours) else f"{100 * ours:.1f}"
+    if row not in paper.ROWS:
+        return text
+    return f"{text} ({paper.MEAN_AP[row][paper.COLUMNS.index(column)]:.1f})"
 
 
 def _render_seconds(benchmark: dict[str, Any]) -> list[str]:

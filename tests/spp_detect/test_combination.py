@@ -34,8 +34,9 @@ def photo(small_set):
 
 
 def assert_equal(ours, theirs):
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)  # votes sum in another order
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -92,7 +93,7 @@ def test_each_box_is_moved_by_its_own_models_regression():
         scored.append(
             ScoredWindows(boxes, scores, torch.zeros(2, 3), torch.arange(2), (100, 100), heads)
         )
-    found = select_detections(scored, make_config())
+    found = select_detections(scored, make_config(), vote=False)
     np.testing.assert_allclose(found.scores, [1.5, 1.0])
     np.testing.assert_allclose(found.boxes, [[50, 52, 70, 72], [1, 0, 11, 10]], atol=1e-5)
 

@@ -37,8 +37,16 @@ def suppress(boxes, scores, threshold=-1.5, iou=0.3, most=100):
     return kept[:most]
 
 
+def vote(box, moved, scores, least=-1.0, iou=0.45):
+    """The average of the moved windows around a box, each as often as it scores above least."""
+    near = [i for i in range(len(moved)) if scores[i] > least and overlap(box, moved[i]) >= iou]
+    if not near:
+        return box
+    return np.average([moved[i] for i in near], axis=0, weights=[scores[i] - least for i in near])
+
+
 def detect_slowly(detector, photo, windows):
-    """Detections as rows (label, score, x1, y1, x2, y2), class by class."""
+    """Detections as rows (label, score, x1, y1, x2, y2), class by class, as the defaults are."""
     height, width = photo.shape[:2]
     maps = detector.extractor.compute_maps(photo)
     rows = []
@@ -50,7 +58,7 @@ def detect_slowly(detector, photo, windows):
         scores = features @ heads.svm_coef[c].double().numpy() + heads.svm_intercept[c].item()
         kept = suppress(windows, scores)
         moved = []
-        for i in kept:
+        for i in range(len(windows)):
             x1, y1, x2, y2 = windows[i].astype(float)
             targets = features[i] @ heads.regression_coef[c].double().numpy()
             dx, dy, dw, dh = targets + heads.regression_intercept[c].double().numpy()
@@ -59,8 +67,8 @@ def detect_slowly(detector, photo, windows):
             w, h = w * np.exp(dw), h * np.exp(dh)
             box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
             moved.append(np.clip(box, 0, [width, height, width, height]))
-        again = suppress(np.array(moved).reshape(-1, 4), scores[kept])
-        rows += [(c, scores[kept][k], *moved[k]) for k in again]
+        again = suppress(np.array([moved[i] for i in kept]).reshape(-1, 4), scores[kept])
+        rows += [(c, scores[kept[k]], *vote(moved[kept[k]], moved, scores)) for k in again]
     return sorted(rows, key=lambda row: -row[1])
 
 

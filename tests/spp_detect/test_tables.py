@@ -38,7 +38,7 @@ def tables(plan, tmp_path_factory) -> tuple[Path, dict]:
 def test_every_cell_is_filled(tables):
     out, result = tables
     assert {c: set(cells) for c, cells in result["mean_ap"].items()} == {
-        column: set(paper.ROWS) for column in paper.COLUMNS
+        column: {*paper.ROWS, "ftfc7 bb, vote"} for column in paper.COLUMNS
     }
     assert all(0 <= ap <= 1 for cells in result["mean_ap"].values() for ap in cells.values())
     assert json.loads((out / "tables.json").read_text()) == json.loads(json.dumps(result))
@@ -58,8 +58,12 @@ def test_cells_are_of_the_models_that_they_name(tables, plan):
             assert detector.config.scales == scales
             assert detector.config.feature == feature
     detector = Detector.load(out / "5_scales" / "ftfc7", "cpu")
-    for row, regress in (("ftfc7", False), ("ftfc7 bb", True)):
-        found = detect_dataset(detector, plan.test, regress=regress)
+    for row, regress, vote in (
+        ("ftfc7", False, False),
+        ("ftfc7 bb", True, False),
+        ("ftfc7 bb, vote", True, True),
+    ):
+        found = detect_dataset(detector, plan.test, regress=regress, vote=vote)
         assert measure(found, plan.test)[1]["mAP"] == result["mean_ap"]["5 scales"][row]
 
 
@@ -98,3 +102,6 @@ def test_the_text_sets_ours_beside_the_papers(tables):
     ours = f"{100 * result['mean_ap']['5 scales']['ftfc7 bb']:.1f} (59.2)"
     assert ours in text
     assert "(102×)" in text
+    assert (
+        f"| ftfc7 bb, vote | {100 * result['mean_ap']['1 scale']['ftfc7 bb, vote']:.1f} |" in text
+    )
