@@ -169,10 +169,8 @@ class TableMaker:
         folder = self.out / column.replace(" ", "_") / model
         config = self._configure(column, model)
         rows = ROWS[model]
-        measured = {
-            row: self.out / f"{folder.parent.name}-{row.replace(', ', '_').replace(' ', '_')}.json"
-            for row in rows
-        }
+        names = {row: row.replace(",", "").replace(" ", "_") for row in rows}
+        measured = {row: self.out / f"{folder.parent.name}-{names[row]}.json" for row in rows}
         if not all(path.is_file() for path in measured.values()):
             numbers = self._measure(self._train(folder, config), rows)
             for row, path in measured.items():
