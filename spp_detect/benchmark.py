@@ -262,7 +262,7 @@ def _measure_contender(
     with clock.measure("maps"):
         maps = extractor.compute_maps(photo)
     with (
-        clock.watch(extractor.backbone, "trunk"),
+        clock.watch(extractor.trunk, "trunk"),
         clock.watch(extractor.pyramid, "pyramid"),
         clock.measure("pool"),
     ):

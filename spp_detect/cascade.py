@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spp_detect.features import WindowFeatures
+from spp_detect.features import WindowFeatures, multiply_rows
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FirstStage:
         """
         if len(pooled.first) <= count:
             return pooled, windows
-        scores = (pooled.features @ self.coef.T + self.intercept).amax(dim=1)
+        scores = (multiply_rows(pooled.features, self.coef.T) + self.intercept).amax(dim=1)
         rows = scores.topk(count).indices.sort().values
         number = np.full(len(pooled.first), -1)
         number[rows.cpu().numpy()] = np.arange(count)

@@ -24,7 +24,7 @@ from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, config_from_mapping, to_mapping
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, build_fc
-from spp_detect.features import Extractor, WindowFeatures, choose_device
+from spp_detect.features import Extractor, WindowFeatures, choose_device, multiply_rows
 from spp_detect.files import write_json, write_tensors
 from spp_detect.preparation import prepare_photos, search_windows
 from spp_detect.selection import Heads, ScoredWindows, select_detections
@@ -297,7 +297,7 @@ class Detector(PhotoDetector):
         """
         device = self.extractor.device
         inverse = torch.from_numpy(pooled.inverse).to(device)
-        scores = described @ self.heads.svm_coef.T + self.heads.svm_intercept
+        scores = multiply_rows(described, self.heads.svm_coef.T) + self.heads.svm_intercept
         boxes = torch.from_numpy(windows).to(device)
         return ScoredWindows(boxes, scores[inverse], pooled.features, inverse, size, self.heads)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spp_detect.config import Config
-from spp_detect.precision import use_precision
+from spp_detect.frozen import FrozenNetwork
 
 DROPOUT = 0.5
 BESIDE_STD = 0.001  # of the other levels' weights, beside an fc6 that starts from a trained one
@@ -40,6 +40,7 @@ class FcLayers(nn.Module):
             layers[f"drop{6 + i}"] = nn.Dropout(DROPOUT)
         self.layers = nn.Sequential(layers)
         self.length = width
+        self.frozen: FrozenNetwork | None = None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Turn pooled features, float (N, D), into (N, width)."""
@@ -49,8 +50,9 @@ class FcLayers(nn.Module):
     @torch.inference_mode()
     def describe(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
         """Turn pooled features into what the SVMs take: float32 (N, width)."""
-        with use_precision(precision, pooled.device):
-            described: torch.Tensor = self(pooled)
+        if self.frozen is None or self.frozen.precision != precision:
+            self.frozen = FrozenNetwork(self.layers, precision)
+        described: torch.Tensor = self.frozen(pooled)
         return described.float()
 
     def cut(self, depth: int) -> FcLayers:

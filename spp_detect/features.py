@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config, ConfigError
-from spp_detect.precision import use_precision
+from spp_detect.frozen import FrozenNetwork
 from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import choose_scales, project_windows, unique_rows
 
 HALF_MAX = float(np.finfo(np.float16).max)
+ROWS = 256
 MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
 
 
@@ -28,7 +30,7 @@ class PhotoMaps:
     ----------
     size : (width, height) of the original photograph in pixels.
     sides : short side in pixels of the resized photograph behind each map, before rounding.
-    maps : float (H, W, C) each, channels last.
+    maps : float32, or half precision, (H, W, C) each, channels last.
     """
 
     size: tuple[int, int]
@@ -42,7 +44,7 @@ class WindowFeatures:
 
     Attributes
     ----------
-    features : float32 (U, D), one row per distinct window.
+    features : float (U, D), one row per distinct window, of the precision of the maps.
     first : int64 (U,), the window of each row, increasing.
     inverse : int64 (N,), the row of each window.
     """
@@ -52,50 +54,44 @@ class WindowFeatures:
     inverse: NDArray[np.int64]
 
 
-class Extractor(Protocol):
+class Extractor(ABC):
     """What a detector asks of its features: SPP-net's here, R-CNN's in `rcnn`.
-
-    Attributes
-    ----------
-    config, device, backbone, pyramid : what it was made of.
-    """
-
-    config: Config
-    device: torch.device
-    backbone: Backbone
-    pyramid: SpatialPyramidPool
-
-    @property
-    def length(self) -> int:
-        """Values of one window's feature."""
-
-    def compute_maps(self, photo: NDArray[np.uint8]) -> Any:
-        """Do what is done once per photograph; the result knows the photograph's size."""
-
-    def pool(self, maps: Any, windows: NDArray[np.float32]) -> WindowFeatures:
-        """Do what is done per window."""
-
-
-class FeatureExtractor:
-    """The convolutions once per photograph and scale, the pyramid once per window.
 
     Parameters
     ----------
     backbone : the trunk, on the CPU or wherever; it is moved to `device`.
-    config : scales, levels and rules.
+    config : levels, scales, rules and precision.
     device : where maps are computed and pooled.
+
+    Attributes
+    ----------
+    trunk : computes maps as the backbone does, which may go on to learn.
+    pyramid : pools them.
     """
 
     def __init__(self, backbone: Backbone, config: Config, device: torch.device) -> None:
         self.config = config
         self.device = device
         self.backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
+        self.trunk = FrozenNetwork(self.backbone, config.precision)
         self.pyramid = SpatialPyramidPool(config.levels)
 
     @property
     def length(self) -> int:
         """Values of one window's feature."""
         return self.backbone.channels * self.pyramid.bins
+
+    @abstractmethod
+    def compute_maps(self, photo: NDArray[np.uint8]) -> Any:
+        """Do what is done once per photograph; the result knows the photograph's size."""
+
+    @abstractmethod
+    def pool(self, maps: Any, windows: NDArray[np.float32]) -> WindowFeatures:
+        """Do what is done per window."""
+
+
+class FeatureExtractor(Extractor):
+    """The convolutions once per photograph and scale, the pyramid once per window."""
 
     @torch.inference_mode()
     def compute_maps(self, photo: NDArray[np.uint8]) -> PhotoMaps:
@@ -108,9 +104,7 @@ class FeatureExtractor:
             resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
             pixels = self.backbone.normalise(resized).to(self.device)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            with use_precision(self.config.precision, self.device):
-                one_map = self.backbone(pixels)[0]
-            maps.append(one_map.float().permute(1, 2, 0).contiguous())
+            maps.append(self.trunk(pixels)[0].permute(1, 2, 0).contiguous())
         return PhotoMaps((width, height), self.sides((width, height)), tuple(maps))
 
     def sides(self, size: tuple[int, int]) -> tuple[float, ...]:
@@ -124,12 +118,13 @@ class FeatureExtractor:
         located = self._locate(maps, windows)
         first, inverse = unique_rows(located)
         located = located[first]
-        features = torch.empty((len(first), self.length), device=self.device)
-        for scale in range(len(maps.maps)):
+        shape, dtype = (len(first), self.length), maps.maps[0].dtype
+        features = torch.empty(shape, dtype=dtype, device=self.device)
+        for scale, one_map in enumerate(maps.maps):
             rows = np.flatnonzero(located[:, 0] == scale)
             if len(rows):
                 cells = torch.from_numpy(located[rows, 1:].copy()).to(self.device)
-                pooled = self.pyramid.pool_windows(maps.maps[scale].to(self.device).float(), cells)
+                pooled = self.pyramid.pool_windows(one_map.to(self.device), cells)
                 if len(rows) == len(first):
                     features = pooled
                 else:
@@ -169,7 +164,13 @@ def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tup
 
 def round_half(values: torch.Tensor) -> torch.Tensor:
     """Round to half precision, to its largest number what lies past it."""
-    return values.clamp(-HALF_MAX, HALF_MAX).half()
+    return values.float().clamp(-HALF_MAX, HALF_MAX).half()
+
+
+def multiply_rows(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Multiply (U, D) of any precision by float32 (D, C): as many rows at once as a cache holds."""
+    products = [part.float() @ weights for part in rows.split(ROWS)]
+    return torch.cat(products) if products else rows.new_zeros((0, weights.shape[1]))
 
 
 def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

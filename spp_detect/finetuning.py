@@ -219,7 +219,7 @@ class FineTuner:
             maps = self.store.get(draw.photograph, mirrored=draw.mirrored)
             if not isinstance(maps, PhotoMaps):
                 pooled = self.extractor.pool(maps, draw.windows)
-                values = pooled.features[pooled.inverse]
+                values = pooled.features[pooled.inverse].float()
             elif len(self.tail):
                 values = maps.maps[draw.scale].permute(2, 0, 1)[None].float()
             else:

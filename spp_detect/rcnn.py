@@ -9,11 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from spp_detect.backbones import Backbone
-from spp_detect.config import Config
-from spp_detect.features import WindowFeatures, round_half
-from spp_detect.precision import use_precision
-from spp_detect.pyramid import SpatialPyramidPool
+from spp_detect.features import Extractor, WindowFeatures, round_half
 from spp_detect.windows import unique_rows
 
 CROP_SIDE = 224  # pixels: the side of the trunks' training crops
@@ -59,26 +55,11 @@ class CropFeatures:
         return self.features[[rows[tuple(window)] for window in windows.tolist()]]
 
 
-class RcnnExtractor:
+class RcnnExtractor(Extractor):
     """The convolutions once per window, then the same pyramid: R-CNN beside FeatureExtractor.
 
-    Parameters
-    ----------
-    backbone : the trunk, on the CPU or wherever; it is moved to `device`.
-    config : the levels; scales and rules have no meaning here.
-    device : where crops are warped and maps computed.
+    Scales and rules of the configuration have no meaning here.
     """
-
-    def __init__(self, backbone: Backbone, config: Config, device: torch.device) -> None:
-        self.config = config
-        self.device = device
-        self.backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
-        self.pyramid = SpatialPyramidPool(config.levels)
-
-    @property
-    def length(self) -> int:
-        """Values of one window's feature."""
-        return self.backbone.channels * self.pyramid.bins
 
     @torch.inference_mode()
     def compute_maps(self, photo: NDArray[np.uint8]) -> WarpSource:
@@ -93,7 +74,7 @@ class RcnnExtractor:
         """Pool windows, float32 (N, 4) in the photograph: compute their maps, or look them up."""
         first, inverse = unique_rows(windows)
         if isinstance(source, CropFeatures):
-            features = source.find(windows[first]).to(self.device).float()
+            features = source.find(windows[first]).to(self.device)
         else:
             features = self._compute(source, windows[first])
         return WindowFeatures(features, first, inverse)
@@ -103,18 +84,12 @@ class RcnnExtractor:
         """Pool windows, float32 (N, 4), for use again and again."""
         source = replace(source, rounded=True)
         windows = windows[unique_rows(windows)[0]]
-        return CropFeatures(source.size, windows, self._compute(source, windows).half().cpu())
+        return CropFeatures(source.size, windows, self._compute(source, windows).cpu())
 
     def _compute(self, source: WarpSource, windows: NDArray[np.float32]) -> torch.Tensor:
-        """Compute the maps of windows, each by itself, and pool them whole: float32 (N, D)."""
-        # Around all batches, so that the weights are rounded once; only the trunk is to be rounded.
-        with use_precision(self.config.precision, self.device):
-            features = self._compute_batches(source, windows)
-        return round_half(features).float() if source.rounded else features
-
-    def _compute_batches(self, source: WarpSource, windows: NDArray[np.float32]) -> torch.Tensor:
+        """Compute the maps of windows, each by itself, and pool them whole: float (N, D)."""
         distinct = torch.from_numpy(windows).to(self.device)
-        features = torch.empty((len(windows), self.length), device=self.device)
+        features = torch.empty((0, self.length), device=self.device)
         step = BATCHES[self.device.type]
         for start in range(0, len(windows), step):
             batch = distinct[start : start + step]
@@ -122,12 +97,11 @@ class RcnnExtractor:
             if source.rounded:
                 # A convolution may round otherwise in a batch of another size.
                 batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
-            with torch.autocast(self.device.type, enabled=False):
-                crops = warp_windows(source.pixels, batch)
-            maps = self.backbone(crops).float()
-            with torch.autocast(self.device.type, enabled=False):
-                features[start : start + step] = self.pyramid(maps)[:count]
-        return features
+            pooled = self.pyramid(self.trunk(warp_windows(source.pixels, batch)))[:count]
+            if not start:
+                features = pooled.new_empty((len(windows), self.length))
+            features[start : start + count] = pooled
+        return round_half(features) if source.rounded else features
 
 
 def warp_windows(pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class ScoredWindows:
     ----------
     boxes : float32 (N, 4).
     scores : float32 (N, C).
-    features : float32 (U, D), pooled, of the distinct windows.
+    features : float (U, D), pooled, of the distinct windows.
     inverse : int64 (N,), the row of `features` of each window.
     size : (width, height) of the photograph.
     heads : the model's.
@@ -61,7 +61,7 @@ class ScoredWindows:
 
     def move(self, c: int, rows: torch.Tensor) -> torch.Tensor:
         """Move some of the windows by the regression of class c: float32 (n, 4), clipped."""
-        targets = self.features[self.inverse[rows]] @ self.heads.regression_coef[c]
+        targets = self.features[self.inverse[rows]].float() @ self.heads.regression_coef[c]
         targets = targets + self.heads.regression_intercept[c]
         moved = decode(self.boxes[rows].cpu().numpy(), targets.cpu().numpy(), self.size)
         return torch.from_numpy(moved).to(self.boxes.device)

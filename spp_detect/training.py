@@ -229,7 +229,7 @@ class TrainingRun:
             pooled = self.extractor.pool(self.maps.get(i), sample)
             norms.append(
                 [
-                    features.norm(dim=1)[pooled.inverse].mean().item()
+                    features.float().norm(dim=1)[pooled.inverse].mean().item()
                     for features in (pooled.features, self._describe(pooled.features))
                 ]
             )
@@ -316,7 +316,7 @@ class TrainingRun:
             # Maps of a trunk that will be tuned are of no use later.
             maps = self.maps.compute(i) if self.config.train_from else self.maps.get(i)
             pooled = self.extractor.pool(maps, sample)
-            rows.append(pooled.features[pooled.inverse])
+            rows.append(pooled.features[pooled.inverse].float())
             if sum(map(len, rows)) >= COMPONENT_WINDOWS:
                 break
         features = torch.cat(rows)
@@ -426,7 +426,7 @@ class TrainingRun:
             self.config.negative_overlap,
         )
         keys = (np.int64(i) << WINDOW_BITS) + pooled.first
-        miner.mine(self._describe(pooled.features).cpu().numpy(), negative, keys)
+        miner.mine(self._describe(pooled.features).float().cpu().numpy(), negative, keys)
 
     def _labelled_windows(self, i: int) -> NDArray[np.float32]:
         """The boxes of a photograph, then its proposals: boxes are negatives of other classes."""

@@ -21,17 +21,18 @@ def pool_windows(
 
     Parameters
     ----------
-    feature_map : float32 (H, W, C), channels last, on any device.
+    feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device.
     cells : int32 (N, 4) left, top, right, bottom, inclusive, inside the map, same device.
     levels : sides of the grids of bins, for example (6, 3, 2, 1).
 
     Returns
     -------
-    float32 (N, C · sum(n² for n in levels)): level after level, each channel-major (C, n, n).
+    As the map's type, (N, C · sum(n² for n in levels)): level after level, each channel-major
+    (C, n, n).
     """
     if feature_map.device.type != "cpu":
         return pool_with_torch(feature_map, cells, levels)
     if feature_map.requires_grad and torch.is_grad_enabled():
         pooled: torch.Tensor = PoolWindows.apply(feature_map, cells, levels)
         return pooled
-    return torch.from_numpy(pool_on_cpu(feature_map.detach().numpy(), cells.numpy(), levels))
+    return pool_on_cpu(feature_map, cells, levels)

@@ -52,7 +52,7 @@ def detect_slowly(detector, photo, windows):
     rows = []
     for c in range(len(detector.classes)):
         features = np.concatenate(
-            [detector.extractor.pool(maps, w[None]).features.numpy() for w in windows]
+            [detector.extractor.pool(maps, w[None]).features.float().numpy() for w in windows]
         ).astype(np.float64)
         heads = detector.heads
         scores = features @ heads.svm_coef[c].double().numpy() + heads.svm_intercept[c].item()

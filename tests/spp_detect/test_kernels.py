@@ -37,8 +37,8 @@ def pool_crops(feature_map, cells, levels):
 def both(feature_map, cells, levels):
     """The two implementations' results, checked equal to the last bit."""
     with_torch = pool_with_torch(feature_map, cells, levels)
-    on_cpu = torch.from_numpy(pool_on_cpu(feature_map.numpy(), cells.numpy(), levels))
-    assert with_torch.dtype == on_cpu.dtype == torch.float32
+    on_cpu = pool_on_cpu(feature_map, cells, levels)
+    assert with_torch.dtype == on_cpu.dtype == feature_map.dtype
     assert torch.equal(with_torch, on_cpu)
     return on_cpu
 
@@ -75,6 +75,29 @@ def test_equals_adaptive_pooling_of_the_crops(levels):
     feature_map = random_map(23, 31, 5)
     cells = torch.cat([random_cells(1500, 23, 31), special_cells(23, 31)])
     assert torch.equal(both(feature_map, cells, levels), pool_crops(feature_map, cells, levels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("levels", LEVELS)
+def test_half_precision_loses_nothing(dtype, levels):
+    """Pooling chooses among values, so halves are pooled as their floats are."""
+    halves = random_map(23, 31, 5).to(dtype)
+    cells = torch.cat([random_cells(300, 23, 31), special_cells(23, 31)])
+    assert torch.equal(
+        both(halves, cells, levels).float(), pool_crops(halves.float(), cells, levels)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_extreme_values(dtype):
+    info = torch.finfo(dtype)
+    extremes = [0.0, -0.0, info.tiny, -info.tiny, info.smallest_normal / 2, info.max, info.min, 1.0]
+    values = torch.tensor([*extremes, torch.inf, -torch.inf], dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    feature_map = values[torch.randint(len(values), (9, 11, 4), generator=generator)]
+    cells = torch.cat([random_cells(200, 9, 11), special_cells(9, 11)])
+    wanted = pool_crops(feature_map.float(), cells, (6, 3, 2, 1))
+    assert torch.equal(both(feature_map, cells, (6, 3, 2, 1)).float(), wanted)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (6, 6), (16, 17), (74, 99)])

@@ -175,7 +175,7 @@ def test_fine_tuning_takes_what_is_kept_and_mirrors_nothing(begin_run):
         draw = sample.draw
         assert isinstance(sample.maps, CropFeatures)
         anew = run.extractor.pool(run.maps.compute(draw.photograph), draw.windows)
-        wanted = anew.features[anew.inverse]
+        wanted = anew.features[anew.inverse].float()
         torch.testing.assert_close(sample.values, wanted, atol=1e-3, rtol=1e-3)
 
 

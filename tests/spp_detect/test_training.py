@@ -157,5 +157,5 @@ def test_mirrored_positives_are_pooled_from_the_mirrored_photograph(
     number = int((easy.classes == c).sum())
     assert (twice[c][:number] == once[c][:number]).all()
     assert (twice[c][number] != once[c][0]).any()
-    wanted = pooled.features[pooled.inverse[0]].numpy()
+    wanted = pooled.features[pooled.inverse[0]].float().numpy()
     np.testing.assert_allclose(twice[c][number], wanted, atol=0.02)
