@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 from spp_detect.kernels.cpu import pool_on_cpu
 from spp_detect.kernels.gradient import PoolWindows
 from spp_detect.kernels.reference import pool_with_torch
+
+HAS_TRITON = find_spec("triton") is not None  # it comes with torch on Linux only
 
 __all__ = ["PoolWindows", "pool_on_cpu", "pool_windows", "pool_with_torch"]
 
@@ -30,9 +34,14 @@ def pool_windows(
     As the map's type, (N, C · sum(n² for n in levels)): level after level, each channel-major
     (C, n, n).
     """
-    if feature_map.device.type != "cpu":
-        return pool_with_torch(feature_map, cells, levels)
-    if feature_map.requires_grad and torch.is_grad_enabled():
+    learning = feature_map.requires_grad and torch.is_grad_enabled()
+    if feature_map.device.type == "cpu":
+        if not learning:
+            return pool_on_cpu(feature_map, cells, levels)
         pooled: torch.Tensor = PoolWindows.apply(feature_map, cells, levels)
         return pooled
-    return pool_on_cpu(feature_map, cells, levels)
+    if feature_map.device.type == "cuda" and HAS_TRITON and not learning:
+        from spp_detect.kernels.gpu import pool_on_gpu  # triton takes a second to import
+
+        return pool_on_gpu(feature_map, cells, levels)
+    return pool_with_torch(feature_map, cells, levels)

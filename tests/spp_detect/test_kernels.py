@@ -1,6 +1,8 @@
-"""Window pooling: the CPU's and torch's own, against cropped maps and torchvision's RoI pooling."""
+"""Window pooling, each device's, against cropped maps and torchvision's RoI pooling."""
 
 from __future__ import annotations
+
+import importlib
 
 import numpy as np
 import pytest
@@ -257,6 +259,56 @@ def test_gradient_by_differences():
     assert torch.autograd.gradcheck(
         lambda m: pool_with_torch(m, cells, (3, 2, 1)), values.requires_grad_()
     )
+
+
+@pytest.fixture
+def interpreted():
+    """The GPU's kernel, decorated for Triton's interpreter."""
+    pytest.importorskip("triton")
+    from spp_detect.kernels import gpu
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield importlib.reload(gpu)
+    importlib.reload(gpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_gpus_kernel_equals_pooling_of_the_crops(interpreted, dtype):
+    feature_map = random_map(23, 31, 5).to(dtype)
+    cells = torch.cat([random_cells(6, 23, 31), special_cells(23, 31)])
+    for levels in LEVELS:
+        wanted = pool_crops(feature_map.float(), cells, levels)
+        assert torch.equal(interpreted.pool_on_gpu(feature_map, cells, levels).float(), wanted)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (74, 99)])
+def test_the_gpus_kernel_on_more_channels_than_a_programs(interpreted, size):
+    feature_map = random_map(*size, interpreted.CHANNELS + 3, seed=1)
+    cells = torch.cat([random_cells(5, *size, seed=1), special_cells(*size)])
+    wanted = pool_crops(feature_map, cells, (6, 3, 2, 1))
+    assert torch.equal(interpreted.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
+
+
+def test_the_gpus_kernel_without_windows(interpreted):
+    none = torch.zeros((0, 4), dtype=torch.int32)
+    assert interpreted.pool_on_gpu(random_map(4, 5, 3), none, (6, 1)).shape == (0, 111)
+
+
+@pytest.mark.parametrize("capability", [75, 90])
+@pytest.mark.parametrize("side", [6, 1])
+def test_the_gpus_kernel_compiles_without_a_gpu(capability, side):
+    triton = pytest.importorskip("triton")
+    from spp_detect.kernels import gpu
+
+    values, number = "*bf16", "i32"
+    signature = {"tables": values, "cells": "*i32", "pooled": values}
+    signature |= dict.fromkeys(("height", "width", "channels", "length", "first"), number)
+    constants = {"N": side, "BINS": triton.next_power_of_2(side * side), "CHANNELS": gpu.CHANNELS}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = triton.compiler.ASTSource(gpu._pool_level, signature, constants)
+    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
+    assert triton.compile(source, target=target).asm["cubin"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
