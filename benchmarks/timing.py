@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from spp_detect.files import write_json
 from spp_detect.report.record import describe_run
@@ -18,11 +19,18 @@ def time_in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, work in contenders.items():
-            start = time.perf_counter()
+            start = _now()
             work()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(_now() - start)
     return seconds
+
+
+def _now() -> float:
+    """The time when the GPU's queued work is done, where there is a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def find_ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:

@@ -16,6 +16,7 @@ import torch
 from timing import find_ratio, time_in_turns, write_result
 from torchvision.ops import roi_pool
 
+from spp_detect.features import choose_device
 from spp_detect.kernels import pool_windows
 from spp_detect.pyramid import DEFAULT_LEVELS
 
@@ -30,7 +31,7 @@ def make_windows(count: int, height: int, width: int) -> torch.Tensor:
 
 def pool_by_torchvision(one_map: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """Four calls, a level each, on a map (C, H, W)."""
-    boxes = torch.cat([torch.zeros(len(cells), 1), cells.float()], dim=1)
+    boxes = torch.cat([cells.new_zeros(len(cells), 1), cells], dim=1).float()
     levels = [roi_pool(one_map[None], boxes, n).flatten(1) for n in DEFAULT_LEVELS]
     return torch.cat(levels, dim=1)
 
@@ -40,18 +41,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--windows", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     channels, height, width = 256, 43, 58
-    ours = torch.rand(height, width, channels)
-    theirs = ours.permute(2, 0, 1).contiguous()
-    cells = make_windows(arguments.windows, height, width)
+    device = choose_device("auto")
+    theirs = torch.rand(channels, height, width, device=device)
+    ours = theirs.permute(1, 2, 0).contiguous()
+    halves = ours.bfloat16()
+    cells = make_windows(arguments.windows, height, width).to(device)
     few = cells[:128]  # a batch of fine-tuning
-    gradient = torch.rand(len(few), channels * sum(n * n for n in DEFAULT_LEVELS))
+    length = channels * sum(n * n for n in DEFAULT_LEVELS)
+    gradient = torch.rand(len(few), length, device=device)
     learning, learning_too = ours.clone().requires_grad_(), theirs.clone().requires_grad_()
+    result = torch.rand(len(cells), length, device=device)
+    target = torch.empty_like(result)
     seconds = time_in_turns(
         {
             "ours": lambda: pool_windows(ours, cells, DEFAULT_LEVELS),
+            "ours in bfloat16": lambda: pool_windows(halves, cells, DEFAULT_LEVELS),
             "roi_pool": lambda: pool_by_torchvision(theirs, cells),
             "ours with gradient": lambda: pool_windows(learning, few, DEFAULT_LEVELS).backward(
                 gradient
@@ -59,22 +66,32 @@ def main() -> None:
             "roi_pool with gradient": lambda: pool_by_torchvision(learning_too, few).backward(
                 gradient
             ),
+            "copy of the result": lambda: target.copy_(result),
         },
         arguments.rounds,
     )
-    result = {
+    # A copy reads and writes; pooling reads the map once and writes the result once.
+    bandwidth = 2 * result.nbytes / float(np.median(seconds["copy of the result"]))
+    moved = (ours.nbytes + result.nbytes) / float(np.median(seconds["ours"]))
+    numbers = {
         "windows": len(cells),
         "windows_with_gradient": len(few),
         "map": [height, width, channels],
+        "device": str(device),
         "ratio": find_ratio(seconds, "roi_pool", "ours"),
+        "ratio_in_bfloat16": find_ratio(seconds, "roi_pool", "ours in bfloat16"),
         "ratio_with_gradient": find_ratio(seconds, "roi_pool with gradient", "ours with gradient"),
+        "copy_gb_per_second": bandwidth / 1e9,
+        "share_of_copy_bandwidth": moved / bandwidth,
         "seconds": seconds,
         "threads": torch.get_num_threads(),
     }
-    write_result(arguments.out, result)
+    write_result(arguments.out, numbers)
     print(
-        f"pooling: {result['ratio']:.1f}× as fast as roi_pool, "
-        f"{result['ratio_with_gradient']:.1f}× with the gradient"
+        f"pooling: {numbers['ratio']:.1f}× as fast as roi_pool, "
+        f"{numbers['ratio_in_bfloat16']:.1f}× in bfloat16, "
+        f"{numbers['ratio_with_gradient']:.1f}× with the gradient, "
+        f"{numbers['share_of_copy_bandwidth']:.0%} of the bandwidth of a copy"
     )
 
 

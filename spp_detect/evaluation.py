@@ -26,37 +26,6 @@ from spp_detect.files import write_json
 from spp_detect.preparation import WindowSource, prepare_photos, search_windows
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
-from spp_detect.selection import ScoredWindows, select_detections
-
-
-def score_dataset(
-    detector: PhotoDetector,
-    dataset: LabelledSet,
-    *,
-    source: WindowSource | None = None,
-    max_side: int = DEFAULT_MAX_SIDE,
-) -> Iterator[list[ScoredWindows]]:
-    """Score the windows of every photograph of a labelled set, in its order, by each model.
-
-    Parameters
-    ----------
-    detector : a loaded model, or several together.
-    dataset : photographs whose classes are the detector's.
-    source : where windows come from; proposed anew by the detector's method if None.
-    max_side : largest side of a photograph in pixels.
-
-    Raises
-    ------
-    DataError
-        for a photograph that cannot be read.
-    """
-    paths = [photograph.path for photograph in dataset]
-    source = source or search_windows(detector.proposal_settings)
-    prepared = prepare_photos(paths, source, max_side)
-    for _, one in track(prepared, "detection", len(paths)):
-        if isinstance(one, Exception):
-            raise one
-        yield detector.score_by_model(*one)
 
 
 def detect_dataset(
@@ -70,12 +39,41 @@ def detect_dataset(
 ) -> list[Detections]:
     """Detect in every photograph of a labelled set, in its order.
 
-    See `score_dataset`, and `PhotoDetector.detect` for `regress` and `vote`.
+    Parameters
+    ----------
+    detector : a loaded model, or several together.
+    dataset : photographs whose classes are the detector's.
+    source : where windows come from; proposed anew by the detector's method if None.
+    regress, vote : as of `PhotoDetector.detect`.
+    max_side : largest side of a photograph in pixels.
+
+    Raises
+    ------
+    DataError
+        for a photograph that cannot be read.
     """
+    source = source or search_windows(detector.proposal_settings)
     return [
-        select_detections(scored, detector.config, regress=regress, vote=vote)
-        for scored in score_dataset(detector, dataset, source=source, max_side=max_side)
+        detector.detect(photo, windows, regress=regress, vote=vote)
+        for photo, windows in prepare_dataset(dataset, source, max_side)
     ]
+
+
+def prepare_dataset(
+    dataset: LabelledSet, source: WindowSource, max_side: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Read each photograph of a labelled set, in its order, and find its windows.
+
+    Raises
+    ------
+    DataError
+        for a photograph that cannot be read.
+    """
+    paths = [photograph.path for photograph in dataset]
+    for _, one in track(prepare_photos(paths, source, max_side), "detection", len(paths)):
+        if isinstance(one, Exception):
+            raise one
+        yield one
 
 
 def collect_truths(dataset: LabelledSet) -> list[Truths]:

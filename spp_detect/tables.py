@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data import LabelledSet
 from eval import Detections
 from proposals import ProposalCache
@@ -19,11 +22,11 @@ from spp_detect.backbones import Backbone
 from spp_detect.benchmark import RCNN, BenchmarkSettings, run_benchmark
 from spp_detect.config import Config, ConfigError, to_mapping
 from spp_detect.detector import Detector
-from spp_detect.evaluation import measure, score_dataset
+from spp_detect.evaluation import measure, prepare_dataset
 from spp_detect.files import write_json, write_text
 from spp_detect.preparation import search_windows
 from spp_detect.report.record import describe_run
-from spp_detect.selection import select_detections
+from spp_detect.selection import ScoredWindows, select_detections
 from spp_detect.training import (
     Resources,
     TrainingError,
@@ -158,26 +161,23 @@ class TableMaker:
 
     def _fill_column(self, column: str) -> dict[str, float]:
         """Fill a column: its models share the frozen trunk's maps."""
-        cells: dict[str, float] = {}
-        for model in ROWS:
-            cells |= self._fill(column, model)
-        shutil.rmtree(self.out / column.replace(" ", "_") / "maps", ignore_errors=True)
-        return cells
-
-    def _fill(self, column: str, model: str) -> dict[str, float]:
-        """Train and measure one model of one column: its rows' mAP."""
-        folder = self.out / column.replace(" ", "_") / model
-        config = self._configure(column, model)
-        rows = ROWS[model]
-        names = {row: row.replace(",", "").replace(" ", "_") for row in rows}
-        measured = {row: self.out / f"{folder.parent.name}-{names[row]}.json" for row in rows}
-        if not all(path.is_file() for path in measured.values()):
-            numbers = self._measure(self._train(folder, config), rows)
-            for row, path in measured.items():
-                write_json(path, numbers[row] | {"row": row})
+        name = column.replace(" ", "_")
+        cells = {
+            row: self.out / f"{name}-{row.replace(',', '').replace(' ', '_')}.json"
+            for rows in ROWS.values()
+            for row in rows
+        }
+        if not all(path.is_file() for path in cells.values()):
+            models = {
+                model: self._train(self.out / name / model, self._configure(column, model))
+                for model in ROWS
+            }
+            shutil.rmtree(self.out / name / "maps", ignore_errors=True)
+            for row, numbers in self._measure(models).items():
+                write_json(cells[row], numbers | {"row": row})
         return {
             row: float(json.loads(path.read_text(encoding="utf-8"))["mAP"])
-            for row, path in measured.items()
+            for row, path in cells.items()
         }
 
     def _configure(self, column: str, model: str) -> Config:
@@ -212,17 +212,24 @@ class TableMaker:
         )
         return run.train()
 
-    def _measure(self, detector: Detector, rows: dict[str, Way]) -> dict[str, dict[str, Any]]:
-        """Measure a model's rows: its windows are scored once and selected in each row's way."""
-        source = search_windows(detector.proposal_settings, ProposalCache(self.out / "proposals"))
-        found: dict[str, list[Detections]] = {row: [] for row in rows}
-        side = self.resources.max_side
-        for scored in score_dataset(detector, self.plan.test, source=source, max_side=side):
-            for row, way in rows.items():
-                found[row].append(select_detections(scored, detector.config, **way))
+    def _measure(self, models: dict[str, Detector]) -> dict[str, dict[str, Any]]:
+        """Measure every row of a column; windows are pooled once for models of the same trunk."""
+        settings = next(iter(models.values())).proposal_settings
+        source = search_windows(settings, ProposalCache(self.out / "proposals"))
+        trunks: dict[str, list[str]] = {}
+        for model, detector in models.items():
+            trunk = fingerprint_weights(detector.extractor.backbone)
+            trunks.setdefault(trunk, []).append(model)
+        found: dict[str, list[Detections]] = {row: [] for rows in ROWS.values() for row in rows}
+        for photo, windows in prepare_dataset(self.plan.test, source, self.resources.max_side):
+            for names in trunks.values():
+                scored = _score_together([models[name] for name in names], photo, windows)
+                for name, one in zip(names, scored, strict=True):
+                    for row, way in ROWS[name].items():
+                        found[row].append(select_detections([one], models[name].config, **way))
         record = describe_run()
         return {
-            row: measure(one, self.plan.test)[1] | {"record": record} for row, one in found.items()
+            row: measure(own, self.plan.test)[1] | {"record": record} for row, own in found.items()
         }
 
     def _time(self) -> dict[str, Any]:
@@ -236,6 +243,16 @@ class TableMaker:
             settings = BenchmarkSettings(single, several, self.plan.config.max_windows)
             write_json(path, run_benchmark(detector, [p.path for p in photographs], settings))
         return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _score_together(
+    models: list[Detector], photo: NDArray[np.uint8], windows: NDArray[np.float32]
+) -> list[ScoredWindows]:
+    """Score windows by models of the same trunk, pooled once."""
+    extractor = models[0].extractor
+    maps = extractor.compute_maps(photo)
+    pooled = extractor.pool(maps, windows)
+    return [one.classify(pooled, one.describe(pooled), windows, maps.size) for one in models]
 
 
 def render_tables(result: dict[str, Any]) -> str:
