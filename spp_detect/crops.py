@@ -39,10 +39,13 @@ class CropStore(PhotoStore[RcnnExtractor]):
         super().__init__(folder, dataset, extractor, budget, max_side)
         self.find_windows = find_windows
 
-    def get(self, index: int, *, mirrored: bool = False) -> CropFeatures | WarpSource:
+    def get(
+        self, index: int, *, mirrored: bool = False, keep: bool = True
+    ) -> CropFeatures | WarpSource:
         """Read or compute the features of photograph `index`; nothing is kept of a mirror image.
 
-        They are float16, on the CPU, and read from the disk where they are used.
+        They are float16, on the CPU, and read from the disk where they are used. Without `keep`
+        computed ones are not written.
         """
         if mirrored:
             return self.compute(index, mirrored=True)
@@ -56,7 +59,7 @@ class CropStore(PhotoStore[RcnnExtractor]):
             size = (photograph.width, photograph.height)
             return CropFeatures(size, windows, torch.from_numpy(halves))
         source = self.compute(index)
-        if not self._fits(2 * shape[0] * shape[1]):
+        if not keep or not self._fits(2 * shape[0] * shape[1]):
             return replace(source, rounded=True)
         computed = self.extractor.keep(source, windows)
         self._write(path, computed.features.numpy())

@@ -49,7 +49,7 @@ class PhotoStore(Generic[ExtractorType]):
         self._count()
 
     def remove_mirrored(self) -> None:
-        """Remove what was kept of mirror images: after fine-tuning nothing reads it again."""
+        """Remove what was kept of mirror images, to make room."""
         for path in self.folder.glob(f"*{MIRRORED}"):
             path.unlink()
         self._count()
@@ -78,10 +78,11 @@ class PhotoStore(Generic[ExtractorType]):
 class MapStore(PhotoStore[FeatureExtractor]):
     """Maps by photograph."""
 
-    def get(self, index: int, *, mirrored: bool = False) -> PhotoMaps:
+    def get(self, index: int, *, mirrored: bool = False, keep: bool = True) -> PhotoMaps:
         """Read or compute the maps of photograph `index`, or of its mirror image.
 
-        They are float16, on the CPU, and read from the disk where they are used.
+        They are float16, on the CPU, and read from the disk where they are used. Without `keep`
+        computed ones are not written.
         """
         photograph = self.dataset.photographs[index]
         size = (photograph.width, photograph.height)
@@ -93,7 +94,7 @@ class MapStore(PhotoStore[FeatureExtractor]):
             return PhotoMaps(size, self.extractor.sides(size), maps)
         computed = self.compute(index, mirrored=mirrored)
         needed = sum(2 * half.numel() for half in computed.maps)
-        if self._fits(needed):
+        if keep and self._fits(needed):
             for path, half in zip(paths, computed.maps, strict=True):
                 self._write(path, half.numpy())
         return computed

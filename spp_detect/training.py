@@ -114,6 +114,7 @@ class TrainingRun:
         self.windows: list[NDArray[np.float32]] = []
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
         self.fc = self._cut_fc()
+        self.shared = maps is not None
         self.maps = self._open_maps(maps or self.work / "maps", extractor)
         self.order = np.random.default_rng(config.seed).permutation(len(dataset))
 
@@ -184,7 +185,8 @@ class TrainingRun:
         tuned.load_state_dict(load_file(done))
         tuner.forget()
         shutil.rmtree(self.work / "stem_maps", ignore_errors=True)
-        self.maps.remove_mirrored()
+        if self.maps.full:
+            self.maps.remove_mirrored()  # the photographs' own are read far more often
 
     def make_tuner(self) -> FineTuner:
         """Make what fine-tunes: on the trunk's maps, or on those of its layers that stay."""
@@ -405,7 +407,7 @@ class TrainingRun:
             views = [(self.maps.get(i), easy.boxes)]
             if self.config.mirror_positives:
                 mirrored = mirror_windows(easy.boxes, photograph.width)
-                views.append((self.maps.compute(i, mirrored=True), mirrored))
+                views.append((self.maps.get(i, mirrored=True, keep=self.shared), mirrored))
             for maps, boxes in views:
                 pooled = self.extractor.pool(maps, boxes)
                 described = self._describe(pooled.features)

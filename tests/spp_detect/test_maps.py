@@ -100,7 +100,14 @@ def test_mirrored_maps_are_those_of_the_mirrored_photograph(folder, dataset):
     mirrored = store.compute(1, mirrored=True)
     assert all(torch.equal(a, b.half()) for a, b in zip(mirrored.maps, expected.maps, strict=True))
     assert_right(store.compute(1), dataset, 1)
+    store.get(1, mirrored=True, keep=False)
     assert names(folder) == []
+    store.get(1, mirrored=True)
+    assert len(names(folder)) == 2
+    before = store.extractor.computed
+    again = store.get(1, mirrored=True, keep=False)
+    assert store.extractor.computed == before  # what was written is read
+    assert all(torch.equal(a, b) for a, b in zip(again.maps, mirrored.maps, strict=True))
 
 
 def test_maps_of_a_former_run_are_used(folder, dataset):
