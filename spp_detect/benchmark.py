@@ -26,8 +26,8 @@ from spp_detect.precision import find_dtype
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.report.progress import track
 from spp_detect.report.record import describe_run
+from spp_detect.run_folder import fingerprint_weights
 from spp_detect.selection import select_detections
-from spp_detect.training import fingerprint_weights
 
 STAGES = ("reading", "proposals", "conv", "pooling", "fc", "classification")
 PAPER_STAGES = ("conv", "pooling", "fc")  # what the paper's tables 9 and 10 count

@@ -47,15 +47,9 @@ from spp_detect.report.chart import plot_seconds
 from spp_detect.report.folder import report_folder
 from spp_detect.report.record import describe_run
 from spp_detect.report.tables import show_benchmark, show_recall, show_result
+from spp_detect.run_folder import TrainingError, check_new, find_options, proposal_folder
 from spp_detect.tables import TableMaker, TablePlan, render_tables
-from spp_detect.training import (
-    Resources,
-    TrainingError,
-    TrainingRun,
-    check_new,
-    find_options,
-    proposal_folder,
-)
+from spp_detect.training import Resources, TrainingRun
 from svm import SvmError
 
 USER_ERRORS = (

@@ -26,15 +26,9 @@ from spp_detect.evaluation import measure, prepare_dataset
 from spp_detect.files import write_json, write_text
 from spp_detect.preparation import search_windows
 from spp_detect.report.record import describe_run
+from spp_detect.run_folder import check_identity, fingerprint_dataset, fingerprint_weights
 from spp_detect.selection import ScoredWindows, select_detections
-from spp_detect.training import (
-    Resources,
-    TrainingError,
-    TrainingRun,
-    describe_difference,
-    fingerprint_dataset,
-    fingerprint_weights,
-)
+from spp_detect.training import Resources, TrainingRun
 
 Way = dict[str, bool]  # how `select_detections` selects
 PLAIN: Way = {"regress": False}
@@ -145,14 +139,10 @@ class TableMaker:
             "trunk": fingerprint_weights(self.make_backbone()),
         }
         path = self.out / "plan.json"
-        if not path.is_file():
+        if path.is_file():
+            check_identity(path, identity, "the tables were")
+        else:
             write_json(path, identity)
-            return
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in json.loads(json.dumps(identity)).items():
-            if before.get(name) != value:
-                difference = describe_difference(name, before, value)
-                raise TrainingError(f"{path}: the tables were begun with {difference}")
 
     def _find_fc_start(self) -> str:
         """What fc6 and fc7 started from, as a trained model tells it."""

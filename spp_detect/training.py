@@ -6,10 +6,8 @@ windows → fc start → fine-tuning → maps → feature scale → SVMs → box
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,23 +29,27 @@ from spp_detect.examples import find_negatives, mirror_windows, select_regressio
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FC_DEPTH, FcLayers
 from spp_detect.features import Extractor, FeatureExtractor
-from spp_detect.files import remove_leftovers, write_json, write_tensors, write_text
+from spp_detect.files import remove_leftovers, write_json, write_tensors
 from spp_detect.finetuning import FineTuner
 from spp_detect.maps import MapStore
 from spp_detect.preparation import prepare_photos, read_windows, search_windows
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.report.progress import track
-from spp_detect.report.record import describe_run
+from spp_detect.run_folder import (
+    Stage,
+    TrainingError,
+    check_identity,
+    fingerprint_dataset,
+    fingerprint_weights,
+    measure_run,
+    proposal_folder,
+)
 from spp_detect.selection import Heads
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
 COMPONENT_WINDOWS = 12_000  # of which principal components are found; they bound their number
 WINDOW_BITS = 24  # a window's key is its photograph's number and, in these bits, its own
-
-
-class TrainingError(ValueError):
-    """A run that cannot start or go on; one line says why."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,10 @@ class TrainingRun:
         heads = Heads(*svms, *regression)
         detector = Detector(self.config, self.dataset.classes, self.extractor, heads, self.fc)
         detector.save(self.folder)
-        write_json(self.folder / "metrics.json", self._measure())
+        write_json(
+            self.folder / "metrics.json",
+            {"fc_start": self.fc_start} | measure_run(self.folder, len(self.dataset)),
+        )
         shutil.rmtree(self.work / "maps", ignore_errors=True)
         return detector
 
@@ -362,11 +367,7 @@ class TrainingRun:
         remove_leftovers(self.folder)
         path = self.folder / "run.json"
         if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            for name, value in json.loads(json.dumps(identity)).items():
-                if before.get(name) != value:
-                    difference = describe_difference(name, before, value)
-                    raise TrainingError(f"{path}: the run was begun with {difference}")
+            check_identity(path, identity, "the run was")
         else:
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
             if self.fc_layers is not None and self.fc_start == "the net's own":
@@ -453,82 +454,8 @@ class TrainingRun:
             rows.append(self._describe(pooled.features)[pooled.inverse].half().cpu().numpy())
         return np.concatenate(rows)
 
-    def _measure(self) -> dict[str, Any]:
-        """What the run took: seconds per stage, disk with all maps, the model's hash."""
-        text = (self.folder / "history.jsonl").read_text(encoding="utf-8")
-        stages = [json.loads(line) for line in text.splitlines()]
-        files = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
-        model = (self.folder / "model.safetensors").read_bytes()
-        return {
-            "photographs": len(self.dataset),
-            "fc_start": self.fc_start,
-            "seconds": round(sum(stage["seconds"] for stage in stages), 1),
-            "stages": stages,
-            "disk_gb": round(sum(files) / 1e9, 3),
-            "model_sha256": hashlib.sha256(model).hexdigest(),
-            "record": describe_run(),
-        }
-
-    def _stage(self, name: str) -> _Stage:
-        return _Stage(self.folder / "history.jsonl", name)
-
-
-def proposal_folder(run: Path) -> Path:
-    """Where a run keeps the windows that it proposed, for its evaluation, too."""
-    return run / "work" / "proposals"
-
-
-def find_options(folder: Path, options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Find the options of a run to go on with: as it was begun, but for those given now.
-
-    Where there is nothing to go on with, `options` are those of a new run.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        return options
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["options"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path}: not the description of a run: {error}") from error
-    trunk = folder / "work" / "trunk.safetensors"
-    if trunk.is_file():
-        stored["weights"] = str(trunk)
-    return options | stored | given
-
-
-def check_new(folder: Path) -> None:
-    """Raise TrainingError where a folder holds a run or anything else already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TrainingError(
-            f"{folder}: not an empty folder; give --resume to go on with its run, or another --out"
-        )
-
-
-class _Stage:
-    """Times a stage and adds it to the run's history, whole lines only."""
-
-    def __init__(self, history: Path, name: str) -> None:
-        self.history, self.name = history, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            seconds = round(time.perf_counter() - self.start, 3)
-            before = self.history.read_text(encoding="utf-8") if self.history.exists() else ""
-            write_text(
-                self.history, before + json.dumps({"stage": self.name, "seconds": seconds}) + "\n"
-            )
-
-
-def describe_difference(name: str, before: dict[str, Any], value: Any) -> str:
-    """Say in what an earlier start differs from now."""
-    old = before.get(name)
-    if name == "config" and isinstance(old, dict):
-        key = next(k for k in {**old, **value} if old.get(k) != value.get(k))
-        return f"{key} {old.get(key)}, now it is {value.get(key)}"
-    return f"other {name}: {old}, now {value}"
+    def _stage(self, name: str) -> Stage:
+        return Stage(self.folder, name)
 
 
 def check_positives(dataset: LabelledSet) -> None:
@@ -547,25 +474,6 @@ def tabulate(history: NDArray[np.float64]) -> list[dict[str, float]]:
     """Name the columns of a fine-tuning's history."""
     names = ("iteration", "training_loss", "held_out_loss", "held_out_accuracy")
     return [dict(zip(names, row, strict=True)) for row in history.tolist()]
-
-
-def fingerprint_dataset(dataset: LabelledSet) -> str:
-    """Hash the names, sizes and labels of a data set."""
-    digest = hashlib.sha256()
-    for photograph in dataset:
-        labels = photograph.labels
-        digest.update(f"{photograph.name} {photograph.width} {photograph.height}\n".encode())
-        for array in (labels.boxes, labels.classes, labels.difficult):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def fingerprint_weights(backbone: Backbone) -> str:
-    """Hash a trunk's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in backbone.layers.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _save_mining(path: Path, miner: HardNegativeMiner, step: int) -> None:

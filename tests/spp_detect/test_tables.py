@@ -13,8 +13,9 @@ from spp_detect.backbones import build_backbone
 from spp_detect.config import ConfigError
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.run_folder import TrainingError
 from spp_detect.tables import TableMaker, TablePlan
-from spp_detect.training import Resources, TrainingError, TrainingRun
+from spp_detect.training import Resources, TrainingRun
 
 
 def make_backbone():

@@ -13,12 +13,8 @@ import pytest
 import torch
 
 from data import LabelledSet, Labels, Photograph, read_photo
-from spp_detect.training import (
-    TrainingError,
-    check_new,
-    check_positives,
-    find_options,
-)
+from spp_detect.run_folder import TrainingError, check_new, find_options
+from spp_detect.training import check_positives
 
 # The command line, with a checkpoint of the mining after every 4 photographs.
 DRIVER = """
