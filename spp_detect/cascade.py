@@ -46,11 +46,22 @@ class FirstStage:
         """
         if len(pooled.first) <= count:
             return pooled, windows
-        scores = (multiply_rows(pooled.features, self.coef.T) + self.intercept).amax(dim=1)
-        rows = scores.topk(count).indices.sort().values
-        number = np.full(len(pooled.first), -1)
-        number[rows.cpu().numpy()] = np.arange(count)
-        kept = number[pooled.inverse] >= 0
-        inverse = number[pooled.inverse[kept]]
-        first = np.unique(inverse, return_index=True)[1]
-        return WindowFeatures(pooled.features[rows], first, inverse), windows[kept]
+        return keep_rows(pooled, windows, self.find_best(pooled.features, count))
+
+    @torch.inference_mode()
+    def find_best(self, features: torch.Tensor, count: int) -> torch.Tensor:
+        """Find the rows of (U, D) whose best class scores highest: int64, increasing."""
+        scores = (multiply_rows(features, self.coef.T) + self.intercept).amax(dim=1)
+        return scores.topk(min(count, len(scores))).indices.sort().values
+
+
+def keep_rows(
+    pooled: WindowFeatures, windows: NDArray[np.float32], rows: torch.Tensor
+) -> tuple[WindowFeatures, NDArray[np.float32]]:
+    """Keep some of the distinct windows, by their increasing rows, and what falls on them."""
+    number = np.full(len(pooled.first), -1)
+    number[rows.cpu().numpy()] = np.arange(len(rows))
+    kept = number[pooled.inverse] >= 0
+    inverse = number[pooled.inverse[kept]]
+    first = np.unique(inverse, return_index=True)[1]
+    return WindowFeatures(pooled.features[rows], first, inverse), windows[kept]

@@ -32,6 +32,7 @@ from spp_detect.benchmark import (
     run_benchmark,
     sample_photographs,
 )
+from spp_detect.calibration import choose_count, measure_counts
 from spp_detect.combination import load_detector
 from spp_detect.config import EXTRACTORS, FEATURES, PRESETS, Config, ConfigError, make_config
 from spp_detect.demo import run_demo
@@ -294,19 +295,59 @@ def detect(
     default=500,
     help="Distinct windows that --first lets through to the fc layers.",
 )
+@click.option(
+    "--calibrate",
+    type=path_type,
+    help="Labelled photographs, not trained on, on which --promising is chosen instead.",
+)
+@click.option("--split", default="val", help="Split of --calibrate.")
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
-def compress(run: Path, rank: int | None, first: Path | None, promising: int, out: Path) -> None:
+@max_side_option
+def compress(
+    run: Path,
+    rank: int | None,
+    first: Path | None,
+    promising: int,
+    calibrate: Path | None,
+    split: str,
+    out: Path,
+    max_side: int,
+) -> None:
     """Make a faster model of RUN that is nearly the same; `evaluate` says what it costs."""
+    if rank is None and first is None:
+        raise click.UsageError("nothing to do; give --rank, --first or both")
+    if calibrate is not None and first is None:
+        raise click.UsageError("--calibrate chooses how many windows --first lets through; give it")
     check_new(out)
     detector = Detector.load(run, "cpu")
     if rank is not None:
         detector = detector.compress(rank)
     if first is not None:
-        detector = detector.cascade(Detector.load(first, "cpu"), promising)
-    if rank is None and first is None:
-        raise click.UsageError("nothing to do; give --rank, --first or both")
+        cheap = Detector.load(first, "cpu")
+        cascade = detector.cascade(cheap, promising)
+        if calibrate is not None:
+            dataset = _open_checked(calibrate, split, detector.classes, max_side)
+            mean_ap = measure_counts(cascade, dataset, max_side)
+            cascade = detector.cascade(cheap, choose_count(mean_ap))
+            _write_calibration(out, mean_ap, cascade, dataset)
+        detector = cascade
     detector.save(out)
     print(f"{out}: a faster model of {run}")
+
+
+def _write_calibration(
+    out: Path, mean_ap: dict[int, float], cascade: Detector, dataset: LabelledSet
+) -> None:
+    for count, one in mean_ap.items():
+        print(f"{count or 'all'} windows: mAP {one:.3f}")
+    numbers = {
+        "promising": cascade.config.promising,
+        "mAP": {str(count or "all"): one for count, one in mean_ap.items()},
+        "split": dataset.split,
+        "photographs": len(dataset),
+        "record": describe_run(),
+    }
+    write_json(out / "calibration.json", numbers)
 
 
 @app.command()

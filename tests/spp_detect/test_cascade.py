@@ -1,6 +1,7 @@
 """The first stage of a cascade: which windows the fc layers see."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from data import read_photo
 from spp_detect import cli
+from spp_detect.calibration import choose_count, measure_counts
 from spp_detect.cascade import FirstStage
 from spp_detect.detector import Detector, ModelError
+from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.fc import FcLayers
 from spp_detect.features import WindowFeatures
 from spp_detect.selection import Heads
@@ -104,3 +107,37 @@ def test_nothing_to_do_is_told(small_model, tmp_path, monkeypatch, capsys):
     assert ended.value.code == 2
     assert "give --rank, --first or both" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_each_count_is_measured_as_the_cascade_with_it_detects(with_fc, small_detector, small_set):
+    cascade = with_fc.cascade(small_detector, 5)
+    found = measure_counts(cascade, small_set, 10_000, counts=(3, 20))
+    for count in (3, 20):
+        alone = detect_dataset(with_fc.cascade(small_detector, count), small_set)
+        assert found[count] == measure(alone, small_set)[0].mean_ap
+    assert found[0] == measure(detect_dataset(with_fc, small_set), small_set)[0].mean_ap
+    assert found[0] != found[3]
+
+
+def test_the_least_count_is_chosen_from_which_on_nothing_is_lost():
+    assert choose_count({0: 0.5, 50: 0.4, 100: 0.496, 200: 0.5, 300: 0.497}) == 100
+    assert choose_count({0: 0.5, 50: 0.5, 100: 0.494, 200: 0.51}) == 200
+    with pytest.raises(ModelError, match=r"loses more than 0\.005 mAP with 100 windows"):
+        choose_count({0: 0.5, 50: 0.5, 100: 0.494})
+
+
+def test_calibrated_from_the_command_line(
+    with_fc, small_model, small_voc, tmp_path, monkeypatch, capsys
+):
+    with_fc.save(tmp_path / "whole")
+    options = ["--first", str(small_model), "--calibrate", str(small_voc), "--split", "test"]
+    out = tmp_path / "fast"
+    arguments = ["compress", str(tmp_path / "whole"), *options, "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["spp-detect", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    numbers = json.loads((out / "calibration.json").read_text())
+    chosen = {int(k) if k != "all" else 0: v for k, v in numbers["mAP"].items()}
+    assert Detector.load(out, "cpu").config.promising == choose_count(chosen)
+    assert "windows: mAP" in capsys.readouterr().out
