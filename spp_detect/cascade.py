@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spp_detect.features import WindowFeatures, multiply_rows
+from spp_detect.features import WindowFeatures
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class FirstStage:
     @torch.inference_mode()
     def find_best(self, features: torch.Tensor, count: int) -> torch.Tensor:
         """Find the rows of (U, D) whose best class scores highest: int64, increasing."""
-        scores = (multiply_rows(features, self.coef.T) + self.intercept).amax(dim=1)
+        # In the features' precision: it decides only which windows are looked at again.
+        scores = (features @ self.coef.T.to(features.dtype) + self.intercept).amax(dim=1)
         return scores.topk(min(count, len(scores))).indices.sort().values
 
 

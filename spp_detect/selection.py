@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torchvision.ops import box_iou, nms
 from bbox_regression import decode
 from eval import Detections
 from spp_detect.config import Config
+from spp_detect.features import multiply_rows
+
+PREFIX = 4  # times the detections wanted: windows that NMS sees first
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,16 @@ class ScoredWindows:
     size: tuple[int, int]
     heads: Heads
 
+    @cached_property
+    def targets(self) -> torch.Tensor:
+        """What the regressions predict for the distinct windows: float32 (U, C, 4)."""
+        coef = self.heads.regression_coef.transpose(0, 1).flatten(1)
+        intercept = self.heads.regression_intercept
+        return multiply_rows(self.features, coef).unflatten(1, intercept.shape) + intercept
+
     def move(self, c: int, rows: torch.Tensor) -> torch.Tensor:
         """Move some of the windows by the regression of class c: float32 (n, 4), clipped."""
-        targets = self.features[self.inverse[rows]].float() @ self.heads.regression_coef[c]
-        targets = targets + self.heads.regression_intercept[c]
+        targets = self.targets[self.inverse[rows], c]
         moved = decode(self.boxes[rows].cpu().numpy(), targets.cpu().numpy(), self.size)
         return torch.from_numpy(moved).to(self.boxes.device)
 
@@ -103,8 +113,14 @@ def select_detections(
 
 def _suppress(boxes: torch.Tensor, scores: torch.Tensor, config: Config) -> torch.Tensor:
     """Threshold, NMS, the best of one class: rows, best first."""
-    above = torch.nonzero(scores > config.score_threshold)[:, 0]
-    kept = above[nms(boxes[above], scores[above], config.nms_iou)]
+    rows = torch.nonzero(scores > config.score_threshold)[:, 0]
+    rows = rows[scores[rows].argsort(descending=True, stable=True)]
+    # Whether a box is kept depends on better ones only, so the best ones may be enough.
+    for count in (PREFIX * config.max_detections, len(rows)):
+        best = rows[:count]
+        kept = best[nms(boxes[best], scores[best], config.nms_iou)]
+        if len(kept) >= config.max_detections:
+            break
     return kept[: config.max_detections]
 
 

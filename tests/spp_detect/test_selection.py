@@ -1,7 +1,9 @@
 """The vote on boxes, by numbers worked by hand."""
 
 import numpy as np
+import pytest
 import torch
+from torchvision.ops import nms
 
 from spp_detect.config import make_config
 from spp_detect.selection import Heads, ScoredWindows, select_detections
@@ -17,12 +19,12 @@ BOXES = torch.tensor(
 SCORES = torch.tensor([[1.0], [-0.5], [0.0], [-1.2]])
 
 
-def select(boxes, scores, vote=True, **changes):
+def select(boxes, scores, vote=True, regress=True, **changes):
     classes = scores.shape[1]
     heads = Heads(*(torch.zeros(classes, *shape) for shape in ((3,), (), (3, 4), (4,))))
     rows = torch.arange(len(boxes))
     one = ScoredWindows(boxes, scores, torch.zeros(len(boxes), 3), rows, (100, 100), heads)
-    return select_detections([one], make_config(**changes), vote=vote)
+    return select_detections([one], make_config(**changes), vote=vote, regress=regress)
 
 
 def test_neighbours_vote_by_how_far_they_score_above_the_margin():
@@ -49,3 +51,18 @@ def test_classes_do_not_vote_for_each_other():
 
 def test_the_presets_of_paper_and_release_do_not_vote():
     assert make_config("paper").vote_iou is make_config("release").vote_iou is None
+
+
+@pytest.mark.parametrize("most", [1, 3, 10, 100])
+def test_the_best_of_all_are_kept_whatever_nms_sees_first(most):
+    rng = np.random.default_rng(0)
+    boxes = torch.from_numpy(rng.uniform(0, 60, (500, 4)).astype(np.float32))
+    boxes[:, 2:] += boxes[:, :2] + 5
+    boxes[100:300] = boxes[100]  # one above another, so that few are kept of the first
+    scores = torch.from_numpy(rng.integers(-1, 40, (500, 1)).astype(np.float32))  # with ties
+    scores[100:300] += 100
+    found = select(boxes, scores, regress=False, max_detections=most)
+    kept = nms(boxes, scores[:, 0], 0.3)
+    wanted = kept[scores[kept, 0] > -1.5][:most]
+    np.testing.assert_array_equal(found.scores, scores[wanted, 0])
+    np.testing.assert_array_equal(found.boxes, boxes[wanted])
