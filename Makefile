@@ -29,6 +29,7 @@ bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/finetuning.py $(DATA) $(WEIGHTS) --out $(BENCH)/finetuning.json
 	$(BIN)/python benchmarks/detection.py $(RUN) $(DATA) --out $(BENCH)/detection.json
 	$(BIN)/python benchmarks/training_cost.py $(RUN) --out $(BENCH)/training_cost.json
+	$(BIN)/spp-detect benchmark $(RUN) $(DATA) --images 5 --out $(BENCH)/rcnn
 
 $(RUN)/metrics.json: | install
 	$(BIN)/spp-detect train $(DATA) --weights $(WEIGHTS) --out $(RUN) --resume
