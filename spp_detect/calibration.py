@@ -56,7 +56,7 @@ def choose_count(mean_ap: dict[int, float]) -> int:
     """
     enough = 0
     for count in sorted((count for count in mean_ap if count), reverse=True):
-        if mean_ap[count] < mean_ap[0] - MOST_LOSS:
+        if not mean_ap[count] >= mean_ap[0] - MOST_LOSS:  # NaN, too
             break
         enough = count
     if not enough:

@@ -292,46 +292,48 @@ def detect(
 @click.option(
     "--promising",
     type=click.IntRange(1),
-    default=500,
-    help="Distinct windows that --first lets through to the fc layers.",
+    help="Distinct windows that --first lets through to the fc layers; 500 if not given.",
 )
 @click.option(
     "--calibrate",
     type=path_type,
     help="Labelled photographs, not trained on, on which --promising is chosen instead.",
 )
-@click.option("--split", default="val", help="Split of --calibrate.")
+@click.option("--split", help="Split of --calibrate.")
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @max_side_option
 def compress(
     run: Path,
     rank: int | None,
     first: Path | None,
-    promising: int,
+    promising: int | None,
     calibrate: Path | None,
-    split: str,
+    split: str | None,
     out: Path,
     max_side: int,
 ) -> None:
     """Make a faster model of RUN that is nearly the same; `evaluate` says what it costs."""
     if rank is None and first is None:
         raise click.UsageError("nothing to do; give --rank, --first or both")
-    if calibrate is not None and first is None:
-        raise click.UsageError("--calibrate chooses how many windows --first lets through; give it")
+    if (calibrate is None) != (split is None):
+        raise click.UsageError("--calibrate and --split: expected both or neither")
+    if calibrate is not None and (first is None or promising is not None):
+        raise click.UsageError("--calibrate chooses --promising for --first: give the latter alone")
     check_new(out)
     detector = Detector.load(run, "cpu")
     if rank is not None:
         detector = detector.compress(rank)
     if first is not None:
         cheap = Detector.load(first, "cpu")
-        cascade = detector.cascade(cheap, promising)
-        if calibrate is not None:
+        cascade = detector.cascade(cheap, promising or 500)
+        if calibrate is not None and split is not None:
             dataset = _open_checked(calibrate, split, detector.classes, max_side)
             mean_ap = measure_counts(cascade, dataset, max_side)
             cascade = detector.cascade(cheap, choose_count(mean_ap))
-            _write_calibration(out, mean_ap, cascade, dataset)
         detector = cascade
     detector.save(out)
+    if calibrate is not None:
+        _write_calibration(out, mean_ap, detector, dataset)
     print(f"{out}: a faster model of {run}")
 
 

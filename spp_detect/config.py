@@ -200,7 +200,7 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     ConfigError
         for an unknown preset, key, type or value.
     """
-    return config_from_mapping({"preset": preset} | _PRESETS.get(preset, {}) | changes)
+    return config_from_mapping({"preset": preset} | changes)
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
@@ -209,7 +209,14 @@ def to_mapping(config: Config) -> dict[str, Any]:
 
 
 def config_from_mapping(values: dict[str, Any]) -> Config:
-    """Make a configuration of what json held; ConfigError for unknown keys and wrong types."""
+    """Make a configuration of what json held, which may lack keys: those are the preset's.
+
+    Raises
+    ------
+    ConfigError
+        for unknown keys and wrong types.
+    """
+    values = _PRESETS.get(values.get("preset", ""), {}) | values
     known = {field.name for field in dataclasses.fields(Config)}
     unknown = sorted(set(values) - known)
     if unknown:

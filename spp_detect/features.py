@@ -18,7 +18,7 @@ from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.windows import choose_scales, project_windows, unique_rows
 
 HALF_MAX = float(np.finfo(np.float16).max)
-ROWS = 256
+ROWS = 256  # multiplied at once: as floats they stay in a cache
 MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
 
 
@@ -168,9 +168,8 @@ def round_half(values: torch.Tensor) -> torch.Tensor:
 
 
 def multiply_rows(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Multiply (U, D) of any precision by float32 (D, C): as many rows at once as a cache holds."""
-    products = [part.float() @ weights for part in rows.split(ROWS)]
-    return torch.cat(products) if products else rows.new_zeros((0, weights.shape[1]))
+    """Multiply (U, D) of any precision by float32 (D, C): float32 (U, C)."""
+    return torch.cat([part.float() @ weights for part in rows.split(ROWS)])
 
 
 def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

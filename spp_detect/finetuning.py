@@ -155,6 +155,8 @@ class FineTuner:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
+        # The fused update does not say that it changed them, and frozen copies wait for that.
+        torch.autograd.graph.increment_version(list(self.network.parameters()))
         return float(loss.item())
 
     def _score(self, batch: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,6 +17,8 @@ ROUNDED = (nn.Conv2d, nn.Linear)  # what `use_precision` computes in half precis
 class FrozenNetwork(nn.Module):
     """A network for inference: it follows its source, whose weights may go on to change.
 
+    It sees changes that torch counts: not those of a fused optimiser, whose user must count them.
+
     Parameters
     ----------
     source : a trunk or fc layers, in evaluation mode whenever this is called.
@@ -52,14 +54,17 @@ def freeze(source: nn.Module, precision: str) -> nn.Module:
     A batch norm is folded into the convolution that is registered right before it, as all of
     torchvision's networks have them.
     """
+    device = next(source.parameters()).device
+    rounds = find_dtype(precision, device) == "bfloat16"
+    if not rounds and not any(isinstance(layer, nn.BatchNorm2d) for layer in source.modules()):
+        return source
     frozen = copy.deepcopy(source).eval()
     for parent in list(frozen.modules()):
         for (before, conv), (name, norm) in pairwise(list(parent.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, before, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, name, nn.Identity())
-    device = next(source.parameters()).device
-    if find_dtype(precision, device) == "bfloat16":
+    if rounds:
         for layer in frozen.modules():
             if isinstance(layer, ROUNDED):
                 layer.to(torch.bfloat16)

@@ -59,8 +59,8 @@ class PhotoStore(Generic[ExtractorType]):
         self.used = sum(path.stat().st_size for path in self.folder.glob("[!.]*.npy"))
 
     def _fits(self, needed: int) -> bool:
-        """Whether so many bytes more fit; if not, the store is full."""
-        self.full = self.used + needed > self.budget
+        """Whether so many bytes more fit; if not, the store is full from then on."""
+        self.full = self.full or self.used + needed > self.budget
         return not self.full
 
     def _write(self, path: Path, array: NDArray[np.float16]) -> None:

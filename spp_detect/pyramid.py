@@ -55,12 +55,12 @@ class SpatialPyramidPool(nn.Module):
 
         Parameters
         ----------
-        feature_map : float32 (H, W, C), channels last.
+        feature_map : float (H, W, C), channels last.
         cells : int32 (N, 4) left, top, right, bottom, inclusive.
 
         Returns
         -------
-        float32 (N, C · bins).
+        As the map's type, (N, C · bins).
         """
         return pool_windows(feature_map, cells, self.levels)
 

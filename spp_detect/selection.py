@@ -119,7 +119,7 @@ def _suppress(boxes: torch.Tensor, scores: torch.Tensor, config: Config) -> torc
     for count in (PREFIX * config.max_detections, len(rows)):
         best = rows[:count]
         kept = best[nms(boxes[best], scores[best], config.nms_iou)]
-        if len(kept) >= config.max_detections:
+        if len(kept) >= config.max_detections or count >= len(rows):
             break
     return kept[: config.max_detections]
 

@@ -120,6 +120,7 @@ class TableMaker:
             "iterations": self.plan.iterations,
             "train_from": self.plan.config.train_from,
             "fc_start": self._find_fc_start(),
+            "vote": self.plan.config.vote_iou is not None,
             "record": describe_run(),
         }
         write_json(self.out / "tables.json", result)
@@ -261,7 +262,8 @@ def render_tables(result: dict[str, Any]) -> str:
             f" Fine-tuning reaches down to {result['train_from']} in SPP-net's columns, to fc6 in "
             "R-CNN's."
         )
-    for row in (*paper.ROWS, VOTE):
+    rows = (*paper.ROWS, VOTE) if result["vote"] else paper.ROWS
+    for row in rows:
         cells = [_render_cell(result["mean_ap"][c][row], row, c) for c in columns]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     lines += ["", *_render_seconds(result["seconds"])]

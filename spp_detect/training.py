@@ -190,8 +190,6 @@ class TrainingRun:
         tuned.load_state_dict(load_file(done))
         tuner.forget()
         shutil.rmtree(self.work / "stem_maps", ignore_errors=True)
-        if self.maps.full:
-            self.maps.remove_mirrored()  # the photographs' own are read far more often
 
     def make_tuner(self) -> FineTuner:
         """Make what fine-tunes: on the trunk's maps, or on those of its layers that stay."""
@@ -215,6 +213,10 @@ class TrainingRun:
     def compute_maps(self) -> None:
         """Compute every photograph's maps, or crops' features, until the budget is full."""
         self._fill(self.maps)
+        if self.maps.full:
+            # Those of mirror images, from the fine-tuning, are read once more, these often.
+            self.maps.remove_mirrored()
+            self._fill(self.maps)
 
     def measure_feature_scales(self) -> tuple[float, float]:
         """Measure 20 / mean L2 norm over random windows of random photographs.
@@ -387,8 +389,8 @@ class TrainingRun:
             )
             if len(windows):
                 pooled = self.extractor.pool(self.maps.get(i), windows)
-                features = pooled.features[pooled.inverse].cpu().numpy() * np.float32(scale)
-                regressor.partial_fit(features, windows, boxes)
+                features = pooled.features[pooled.inverse].float().cpu().numpy()
+                regressor.partial_fit(features * np.float32(scale), windows, boxes)
         regressor.solve()
         coef = torch.from_numpy(regressor.coef_ * np.float32(scale))
         intercept = torch.from_numpy(regressor.intercept_)

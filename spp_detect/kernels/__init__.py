@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from shutil import which
 
 import torch
 
@@ -10,7 +11,8 @@ from spp_detect.kernels.cpu import pool_on_cpu
 from spp_detect.kernels.gradient import PoolWindows
 from spp_detect.kernels.reference import pool_with_torch
 
-HAS_TRITON = find_spec("triton") is not None  # it comes with torch on Linux only
+# It comes with torch on Linux, and compiles with the machine's C compiler.
+HAS_TRITON = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
 
 __all__ = ["PoolWindows", "pool_on_cpu", "pool_windows", "pool_with_torch"]
 
@@ -25,7 +27,8 @@ def pool_windows(
 
     Parameters
     ----------
-    feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device.
+    feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device; float32 or
+        float64 where it learns.
     cells : int32 (N, 4) left, top, right, bottom, inclusive, inside the map, same device.
     levels : sides of the grids of bins, for example (6, 3, 2, 1).
 

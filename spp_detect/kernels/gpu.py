@@ -19,14 +19,13 @@ def pool_on_gpu(
     pooled = feature_map.new_empty((len(cells), length))
     if not len(cells):
         return pooled
-    tables = _tabulate(feature_map)
+    tables, cells = _tabulate(feature_map), cells.contiguous()
+    sizes = (*feature_map.shape, length)
     grid = (len(cells), triton.cdiv(channels, CHANNELS))
     first = 0
     for n in levels:
         bins = triton.next_power_of_2(n * n)
-        _pool_level[grid](
-            tables, cells.contiguous(), pooled, *tables.shape[2:], length, first, n, bins, CHANNELS
-        )
+        _pool_level[grid](tables, cells, pooled, *sizes, first, n, bins, DEPTH, CHANNELS)
         first += channels * n * n
     return pooled
 
@@ -50,7 +49,7 @@ def _tabulate(feature_map: torch.Tensor) -> torch.Tensor:
     return tables
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width"])
 def _pool_level(  # type: ignore[no-untyped-def]
     tables,
     cells,
@@ -62,6 +61,7 @@ def _pool_level(  # type: ignore[no-untyped-def]
     first,
     N: tl.constexpr,
     BINS: tl.constexpr,
+    DEPTH: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
     """Pool one window into the N × N bins of a level, for some channels."""
@@ -71,14 +71,14 @@ def _pool_level(  # type: ignore[no-untyped-def]
     left, top = tl.load(cells + 4 * window), tl.load(cells + 4 * window + 1)
     columns = tl.load(cells + 4 * window + 2) - left + 1
     rows = tl.load(cells + 4 * window + 3) - top + 1
-    # The padding repeats the last bin.
+    # The padding repeats the last row of bins.
     i, j = tl.minimum(bins // N, N - 1), bins % N
     y0, y1 = top + i * rows // N, top + ((i + 1) * rows + N - 1) // N
     x0, x1 = left + j * columns // N, left + ((j + 1) * columns + N - 1) // N
     # Blocks no longer than the shortest bin; the longest has two cells more.
-    a, b = _find_depth(rows // N), _find_depth(columns // N)
+    a, b = _find_depth(rows // N, DEPTH), _find_depth(columns // N, DEPTH)
     tall, wide = 1 << a, 1 << b
-    table = tables + (a * 4 + b).to(tl.int64) * height * width * channels
+    table = tables + (a * DEPTH + b).to(tl.int64) * height * width * channels
     inside = c[None, :] < channels
     offset = (y0 * width + x0)[:, None] * channels + c[None, :]
     maxima = tl.load(table + offset, inside).to(tl.float32)
@@ -93,6 +93,9 @@ def _pool_level(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _find_depth(side):  # type: ignore[no-untyped-def]
-    """The largest block that is no longer than a side: 0 … 3."""
-    return (side >= 2).to(tl.int32) + (side >= 4).to(tl.int32) + (side >= 8).to(tl.int32)
+def _find_depth(side, DEPTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The largest block that is no longer than a side: 0 … DEPTH - 1."""
+    a = 0
+    for k in tl.static_range(1, DEPTH):
+        a += (side >= 1 << k).to(tl.int32)
+    return a

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -124,6 +125,8 @@ def test_the_least_count_is_chosen_from_which_on_nothing_is_lost():
     assert choose_count({0: 0.5, 50: 0.5, 100: 0.494, 200: 0.51}) == 200
     with pytest.raises(ModelError, match=r"loses more than 0\.005 mAP with 100 windows"):
         choose_count({0: 0.5, 50: 0.5, 100: 0.494})
+    with pytest.raises(ModelError, match="loses more"):
+        choose_count({0: math.nan, 50: math.nan})
 
 
 def test_calibrated_from_the_command_line(

@@ -218,3 +218,10 @@ def test_out_of_range(name, value):
 def test_values_that_no_run_can_use(name, value):
     """Each would fail later, in the middle of a training, or train nonsense."""
     refuse(f"^{name} ", **{name: value})
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "release"])
+def test_keys_that_json_lacks_are_the_presets(preset):
+    whole = make_config(preset, svm_c=0.5)
+    held = {key: value for key, value in to_mapping(whole).items() if key in ("preset", "svm_c")}
+    assert config_from_mapping(held) == whole

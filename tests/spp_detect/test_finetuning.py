@@ -339,8 +339,28 @@ def test_of_the_tuning_only_mirrored_maps_are_left_where_there_is_room(
     run._begin()
     run.windows = run.propose_windows()
     run.tune()
+    run.compute_maps()
     assert not list(run.work.glob("finetuning*"))
     assert bool(list((run.work / "maps").glob("*mirrored*"))) == room
     kept = sum(path.stat().st_size for path in (run.work / "maps").glob("*.npy"))
     assert run.maps.used == kept > 0
     assert (run.folder / "finetuning.json").is_file()
+
+
+def test_an_unknown_layer_is_named(make_tuner):
+    with pytest.raises(ConfigError, match="train_from 'conv9': expected a layer of small5: conv2"):
+        make_tuner(train_from="conv9")
+
+
+def test_a_resumed_run_starts_from_the_nets_own_layers(make_run, small_set, small_config, tmp_path):
+    """Killed before the fc layers' start, it has the trunk's file only."""
+    config = small_config(feature="fc7", fc_width=16, finetune_iterations=STEPS)
+    run = make_run(tmp_path / "run", small_set, config)
+    run.fc_start = "the net's own"
+    run._begin()
+    resumed = make_run(tmp_path / "run", small_set, config)
+    with torch.no_grad():
+        resumed.fc_layers.layers[0].weight.zero_()
+    resumed._begin()
+    resumed.start_fc(resumed.fc_layers)
+    assert not changed(weights(run.fc_layers), resumed.fc_layers)

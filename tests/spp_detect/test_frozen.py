@@ -65,6 +65,11 @@ def test_it_follows_a_source_that_learns():
     torch.testing.assert_close(layers.describe(values, "float32"), layers(values).detach())
 
 
+def test_in_float32_without_batch_norms_nothing_is_copied():
+    layers = FcLayers(20, 16, 2).eval()
+    assert freeze(layers, "float32") is layers
+
+
 def test_it_holds_none_of_the_sources_weights():
     frozen = FrozenNetwork(make_trunk("small5"), "bfloat16")
     frozen(torch.randn(1, 3, 64, 64))

@@ -305,6 +305,7 @@ def test_the_gpus_kernel_compiles_without_a_gpu(capability, side):
     signature = {"tables": values, "cells": "*i32", "pooled": values}
     signature |= dict.fromkeys(("height", "width", "channels", "length", "first"), number)
     constants = {"N": side, "BINS": triton.next_power_of_2(side * side), "CHANNELS": gpu.CHANNELS}
+    constants["DEPTH"] = gpu.DEPTH
     signature |= dict.fromkeys(constants, "constexpr")
     source = triton.compiler.ASTSource(gpu._pool_level, signature, constants)
     target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
@@ -312,7 +313,10 @@ def test_the_gpus_kernel_compiles_without_a_gpu(capability, side):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-def test_on_the_gpu():
-    feature_map, cells = random_map(40, 50, 16), random_cells(500, 40, 50)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_on_the_gpu(dtype):
+    feature_map, cells = random_map(40, 50, 80).to(dtype), random_cells(500, 40, 50)
     pooled = pool_windows(feature_map.cuda(), cells.cuda(), (6, 3, 2, 1))
-    assert torch.equal(pooled.cpu(), pool_crops(feature_map, cells, (6, 3, 2, 1)))
+    assert pooled.dtype == dtype
+    wanted = pool_crops(feature_map.float(), cells, (6, 3, 2, 1))
+    assert torch.equal(pooled.cpu().float(), wanted)
