@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data import LabelledSet
+from eval import Detections
 from spp_detect.cascade import keep_rows
 from spp_detect.detector import Detector, ModelError
 from spp_detect.evaluation import measure, prepare_dataset
@@ -32,7 +33,7 @@ def measure_counts(
     mAP by count, as a fraction; 0 is for all windows.
     """
     assert cascade.first is not None
-    found = {count: [] for count in (0, *counts)}  # type: ignore[var-annotated]
+    found: dict[int, list[Detections]] = {count: [] for count in (0, *counts)}
     source = search_windows(cascade.proposal_settings)
     for photo, windows in prepare_dataset(dataset, source, max_side):
         maps = cascade.extractor.compute_maps(photo)

@@ -53,6 +53,7 @@ from spp_detect.tables import TableMaker, TablePlan, render_tables
 from spp_detect.training import Resources, TrainingRun
 from svm import SvmError
 
+PROMISING = 500
 USER_ERRORS = (
     BenchmarkError,
     ConfigError,
@@ -292,7 +293,7 @@ def detect(
 @click.option(
     "--promising",
     type=click.IntRange(1),
-    help="Distinct windows that --first lets through to the fc layers; 500 if not given.",
+    help=f"Distinct windows that --first lets through to the fc layers; {PROMISING} if not given.",
 )
 @click.option(
     "--calibrate",
@@ -325,7 +326,7 @@ def compress(
         detector = detector.compress(rank)
     if first is not None:
         cheap = Detector.load(first, "cpu")
-        cascade = detector.cascade(cheap, promising or 500)
+        cascade = detector.cascade(cheap, promising or PROMISING)
         if calibrate is not None and split is not None:
             dataset = _open_checked(calibrate, split, detector.classes, max_side)
             mean_ap = measure_counts(cascade, dataset, max_side)

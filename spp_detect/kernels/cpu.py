@@ -27,9 +27,8 @@ def pool_on_cpu(
     it: then a bin is covered by a few blocks, that may overlap, whatever its size.
     """
     values = feature_map.detach().contiguous()
-    numbers = (
-        values.numpy() if values.element_size() > 2 else _key(values.view(torch.int16).numpy())
-    )
+    half = values.element_size() == 2
+    numbers = _key(values.view(torch.int16).numpy()) if half else values.numpy()
     tables = _tabulate(numbers, cells.numpy())
     length = values.shape[2] * sum(n * n for n in levels)
     pooled = _results.take((len(cells), length), numbers.dtype)
