@@ -27,8 +27,8 @@ def pool_windows(
 
     Parameters
     ----------
-    feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device; float32 or
-        float64 where it learns.
+    feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device; float64,
+        too, where it learns.
     cells : int32 (N, 4) left, top, right, bottom, inclusive, inside the map, same device.
     levels : sides of the grids of bins, for example (6, 3, 2, 1).
 
@@ -41,6 +41,9 @@ def pool_windows(
     if feature_map.device.type == "cpu":
         if not learning:
             return pool_on_cpu(feature_map, cells, levels)
+        if feature_map.element_size() == 2:
+            # Gradients of many windows are summed, which half precision would round away.
+            return pool_windows(feature_map.float(), cells, levels).to(feature_map.dtype)
         pooled: torch.Tensor = PoolWindows.apply(feature_map, cells, levels)
         return pooled
     if feature_map.device.type == "cuda" and HAS_TRITON and not learning:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from spp_detect.kernels import pool_windows, pool_with_torch
 
-LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (3, 6)]
+LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (3, 6), (2, 8, 4, 4)]
 
 
 def random_cells(count, height, width, seed=0):
@@ -48,13 +48,34 @@ def test_equals_the_gradient_of_adaptive_pooling(levels, dtype):
     torch.testing.assert_close(gradient, expected)
 
 
-def test_ties_go_where_torch_sends_them():
+@pytest.mark.parametrize("levels", LEVELS)
+def test_ties_go_where_torch_sends_them(levels):
     """After a ReLU whole bins are zero."""
     values = torch.randint(0, 3, (11, 9, 4), generator=torch.Generator().manual_seed(0)).float()
     cells = random_cells(80, 11, 9)
-    _, gradient = gradient_of(pool_windows, values, cells, (6, 3, 2, 1))
-    _, expected = gradient_of(pool_crops, values, cells, (6, 3, 2, 1))
+    _, gradient = gradient_of(pool_windows, values, cells, levels)
+    _, expected = gradient_of(pool_crops, values, cells, levels)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_more_cells_than_16_bits_can_number():
+    values = torch.randn((260, 256, 1), generator=torch.Generator().manual_seed(0))
+    cells = torch.tensor([[0, 0, 255, 259], [200, 250, 255, 259]], dtype=torch.int32)
+    _, gradient = gradient_of(pool_windows, values, cells, (3, 1))
+    _, expected = gradient_of(pool_crops, values, cells, (3, 1))
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gradient_in_half_precision(dtype):
+    values = torch.randn((13, 17, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
+    cells = random_cells(40, 13, 17)
+    ours, gradient = gradient_of(pool_windows, values, cells, (6, 3, 2, 1))
+    theirs, expected = gradient_of(pool_crops, values.float(), cells, (6, 3, 2, 1))
+    assert ours.dtype == gradient.dtype == dtype
+    assert torch.equal(ours.float(), theirs)
+    # Rounded weights, summed in float32.
+    torch.testing.assert_close(gradient.float(), expected, rtol=0.02, atol=0.1)
 
 
 def test_gradient_by_differences():
