@@ -1,0 +1,51 @@
+"""Photographs of one size through the trunk together against one after the other.
+
+python benchmarks/batching.py --out results/benchmarks/batching.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from timing import find_ratio, time_in_turns, write_result
+
+from spp_detect.backbones import build_backbone
+from spp_detect.features import choose_device
+from spp_detect.frozen import FrozenNetwork
+
+SIZES = {"photographs of 500 × 375 at 688": (688, 917), "at 240": (240, 320)}
+TOGETHER = 4
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    device = choose_device("auto")
+    backbone = build_backbone("resnet18").eval().to(device)
+    network = FrozenNetwork(backbone.to(memory_format=torch.channels_last), "auto")
+    results = {}
+    for name, size in SIZES.items():
+        photos = torch.rand(TOGETHER, 3, *size, device=device)
+        photos = photos.contiguous(memory_format=torch.channels_last)
+
+        def one_by_one(photos: torch.Tensor = photos) -> list[torch.Tensor]:
+            return [network(photos[i : i + 1]) for i in range(TOGETHER)]
+
+        with torch.inference_mode():
+            work = {"one by one": one_by_one, "together": lambda photos=photos: network(photos)}
+            seconds = time_in_turns(work, arguments.rounds)
+        ratio = find_ratio(seconds, "one by one", "together")
+        results[name] = {"ratio": ratio, "seconds": seconds}
+        print(f"{name}: {TOGETHER} together {ratio:.2f}× as fast as one by one")
+    threads = torch.get_num_threads()
+    written = {"together": TOGETHER, "sizes": results, "device": str(device), "threads": threads}
+    write_result(arguments.out, written)
+
+
+if __name__ == "__main__":
+    main()
