@@ -433,6 +433,12 @@ def benchmark(
     "--columns", default=",".join(COLUMNS), help="Those of the paper to fill, joined by commas."
 )
 @click.option("--max-windows", type=click.IntRange(1), default=3000, help="Per photograph.")
+@click.option(
+    "--rcnn-windows",
+    type=click.IntRange(1),
+    help="Windows of a photograph on which R-CNN is trained, each a pass of the trunk; all if not "
+    "given.",
+)
 @click.option("--images", type=click.IntRange(1), default=10, help="Photographs to time.")
 @seed_option
 @device_option
@@ -465,6 +471,7 @@ def tables(
         ((options["scale"],), _parse_scales(options["scales"])),
         _parse_columns(options["columns"]),
         options["images"],
+        options["rcnn_windows"] or options["max_windows"],
     )
 
     def make_backbone() -> Backbone:

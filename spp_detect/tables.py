@@ -21,7 +21,7 @@ from spp_detect import paper
 from spp_detect.backbones import Backbone
 from spp_detect.benchmark import RCNN, BenchmarkSettings, run_benchmark
 from spp_detect.config import Config, ConfigError, to_mapping
-from spp_detect.detector import Detector
+from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.evaluation import measure, prepare_dataset
 from spp_detect.files import write_json, write_text
 from spp_detect.preparation import search_windows
@@ -58,6 +58,7 @@ class TablePlan:
     scales : of the columns with one scale and with several.
     columns : of the paper's, those to fill.
     photographs : timed.
+    rcnn_windows : most of a photograph on which R-CNN's column is trained; all are measured.
     """
 
     train: LabelledSet
@@ -67,6 +68,7 @@ class TablePlan:
     scales: tuple[tuple[int, ...], tuple[int, ...]]
     columns: tuple[str, ...]
     photographs: int
+    rcnn_windows: int
 
     def __post_init__(self) -> None:
         if len(self.scales[1]) < 2:
@@ -118,6 +120,7 @@ class TableMaker:
             "backbone": self.plan.config.backbone,
             "weights": self.plan.config.weights,
             "iterations": self.plan.iterations,
+            "rcnn_windows": self.plan.rcnn_windows,
             "train_from": self.plan.config.train_from,
             "fc_start": self._find_fc_start(),
             "vote": self.plan.config.vote_iou is not None,
@@ -135,6 +138,7 @@ class TableMaker:
             "iterations": plan.iterations,
             "scales": plan.scales,
             "photographs timed": plan.photographs,
+            "windows R-CNN is trained on": plan.rcnn_windows,
             "train": fingerprint_dataset(plan.train),
             "test": fingerprint_dataset(plan.test),
             "trunk": fingerprint_weights(self.make_backbone()),
@@ -173,8 +177,10 @@ class TableMaker:
 
     def _configure(self, column: str, model: str) -> Config:
         plan = self.plan
+        most = plan.config.max_windows
         return dataclasses.replace(
             plan.config,
+            max_windows=min(most, plan.rcnn_windows) if column == RCNN else most,
             scales=plan.scales[column == "5 scales"],
             extractor="rcnn" if column == RCNN else "spp",
             train_from=plan.config.train_from if model.startswith("ft") and column != RCNN else "",
@@ -205,7 +211,7 @@ class TableMaker:
 
     def _measure(self, models: dict[str, Detector]) -> dict[str, dict[str, Any]]:
         """Measure every row of a column; windows are pooled once for models of the same trunk."""
-        settings = next(iter(models.values())).proposal_settings
+        settings = make_proposal_settings(self.plan.config)
         source = search_windows(settings, ProposalCache(self.out / "proposals"))
         trunks: dict[str, list[str]] = {}
         for model, detector in models.items():
@@ -262,6 +268,8 @@ def render_tables(result: dict[str, Any]) -> str:
             f" Fine-tuning reaches down to {result['train_from']} in SPP-net's columns, to fc6 in "
             "R-CNN's."
         )
+    if RCNN in columns:
+        lines[0] += f" R-CNN was trained on at most {result['rcnn_windows']} windows a photograph."
     rows = (*paper.ROWS, VOTE) if result["vote"] else paper.ROWS
     for row in rows:
         cells = [_render_cell(result["mean_ap"][c][row], row, c) for c in columns]

@@ -11,8 +11,9 @@ from data import open_dataset
 from spp_detect import paper
 from spp_detect.backbones import build_backbone
 from spp_detect.config import ConfigError
-from spp_detect.detector import Detector
+from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.preparation import search_windows
 from spp_detect.run_folder import TrainingError
 from spp_detect.tables import TableMaker, TablePlan
 from spp_detect.training import Resources, TrainingRun
@@ -27,7 +28,7 @@ def make_backbone():
 def plan(small_voc, small_config):
     train, test = open_dataset(small_voc, "val"), open_dataset(small_voc, "test")
     config = small_config(fc_width=16, max_windows=40)
-    return TablePlan(train, test, config, 4, ((160,), (120, 160)), paper.COLUMNS, 1)
+    return TablePlan(train, test, config, 4, ((160,), (120, 160)), paper.COLUMNS, 1, 25)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,17 @@ def test_cells_are_of_the_models_that_they_name(tables, plan):
     ):
         found = detect_dataset(detector, plan.test, regress=regress, vote=vote)
         assert measure(found, plan.test)[1]["mAP"] == result["mean_ap"]["5 scales"][row]
+
+
+def test_rcnn_learns_from_fewer_windows_and_is_measured_on_all(tables, plan):
+    out, result = tables
+    rcnn = Detector.load(out / "R-CNN" / "pool5", "cpu")
+    assert rcnn.config.max_windows == 25
+    assert Detector.load(out / "1_scale" / "pool5", "cpu").config.max_windows == 40
+    source = search_windows(make_proposal_settings(plan.config))
+    found = detect_dataset(rcnn, plan.test, source=source, regress=False)
+    assert measure(found, plan.test)[1]["mAP"] == result["mean_ap"]["R-CNN"]["pool5"]
+    assert "at most 25 windows" in (out / "tables.md").read_text()
 
 
 def test_fc6_and_fc7_were_tuned_together(tables):
