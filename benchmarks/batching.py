@@ -14,6 +14,7 @@ from timing import find_ratio, time_in_turns, write_result
 from spp_detect.backbones import build_backbone
 from spp_detect.features import choose_device
 from spp_detect.frozen import FrozenNetwork
+from spp_detect.precision import find_dtype
 
 SIZES = {"photographs of 500 × 375 at 688": (688, 917), "at 240": (240, 320)}
 TOGETHER = 4
@@ -42,9 +43,14 @@ def main() -> None:
         ratio = find_ratio(seconds, "one by one", "together")
         results[name] = {"ratio": ratio, "seconds": seconds}
         print(f"{name}: {TOGETHER} together {ratio:.2f}× as fast as one by one")
-    threads = torch.get_num_threads()
-    written = {"together": TOGETHER, "sizes": results, "device": str(device), "threads": threads}
-    write_result(arguments.out, written)
+    numbers = {
+        "together": TOGETHER,
+        "sizes": results,
+        "device": str(device),
+        "precision": find_dtype("auto", device),
+        "threads": torch.get_num_threads(),
+    }
+    write_result(arguments.out, numbers)
 
 
 if __name__ == "__main__":

@@ -436,8 +436,8 @@ def benchmark(
 @click.option(
     "--rcnn-windows",
     type=click.IntRange(1),
-    help="Windows of a photograph on which R-CNN is trained, each a pass of the trunk; all if not "
-    "given.",
+    help="First windows of a photograph on which R-CNN is trained, each a pass of the trunk; all "
+    "of --max-windows if not given.",
 )
 @click.option("--images", type=click.IntRange(1), default=10, help="Photographs to time.")
 @seed_option
@@ -471,7 +471,7 @@ def tables(
         ((options["scale"],), _parse_scales(options["scales"])),
         _parse_columns(options["columns"]),
         options["images"],
-        options["rcnn_windows"] or options["max_windows"],
+        min(options["rcnn_windows"] or config.max_windows, config.max_windows),
     )
 
     def make_backbone() -> Backbone:

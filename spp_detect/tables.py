@@ -58,7 +58,7 @@ class TablePlan:
     scales : of the columns with one scale and with several.
     columns : of the paper's, those to fill.
     photographs : timed.
-    rcnn_windows : most of a photograph on which R-CNN's column is trained; all are measured.
+    rcnn_windows : the first so many of a photograph's train R-CNN's column; all measure it.
     """
 
     train: LabelledSet
@@ -120,6 +120,7 @@ class TableMaker:
             "backbone": self.plan.config.backbone,
             "weights": self.plan.config.weights,
             "iterations": self.plan.iterations,
+            "max_windows": self.plan.config.max_windows,
             "rcnn_windows": self.plan.rcnn_windows,
             "train_from": self.plan.config.train_from,
             "fc_start": self._find_fc_start(),
@@ -138,16 +139,13 @@ class TableMaker:
             "iterations": plan.iterations,
             "scales": plan.scales,
             "photographs timed": plan.photographs,
-            "windows R-CNN is trained on": plan.rcnn_windows,
             "train": fingerprint_dataset(plan.train),
             "test": fingerprint_dataset(plan.test),
             "trunk": fingerprint_weights(self.make_backbone()),
         }
-        path = self.out / "plan.json"
-        if path.is_file():
-            check_identity(path, identity, "the tables were")
-        else:
-            write_json(path, identity)
+        _claim(self.out / "plan.json", identity)
+        if RCNN in plan.columns:
+            _claim(self.out / RCNN / "plan.json", {"training windows": plan.rcnn_windows})
 
     def _find_fc_start(self) -> str:
         """What fc6 and fc7 started from, as a trained model tells it."""
@@ -177,10 +175,9 @@ class TableMaker:
 
     def _configure(self, column: str, model: str) -> Config:
         plan = self.plan
-        most = plan.config.max_windows
         return dataclasses.replace(
             plan.config,
-            max_windows=min(most, plan.rcnn_windows) if column == RCNN else most,
+            max_windows=plan.rcnn_windows if column == RCNN else plan.config.max_windows,
             scales=plan.scales[column == "5 scales"],
             extractor="rcnn" if column == RCNN else "spp",
             train_from=plan.config.train_from if model.startswith("ft") and column != RCNN else "",
@@ -242,6 +239,14 @@ class TableMaker:
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def _claim(path: Path, identity: dict[str, Any]) -> None:
+    """Write down what a folder is filled by, or check that an earlier start wrote the same."""
+    if path.is_file():
+        check_identity(path, identity, "the tables were")
+    else:
+        write_json(path, identity)
+
+
 def _score_together(
     models: list[Detector], photo: NDArray[np.uint8], windows: NDArray[np.float32]
 ) -> list[ScoredWindows]:
@@ -269,7 +274,10 @@ def render_tables(result: dict[str, Any]) -> str:
             "R-CNN's."
         )
     if RCNN in columns:
-        lines[0] += f" R-CNN was trained on at most {result['rcnn_windows']} windows a photograph."
+        lines[0] += (
+            f" R-CNN was trained on the first {result['rcnn_windows']} windows of a photograph, "
+            f"SPP-net on the first {result['max_windows']}, which measure all columns."
+        )
     rows = (*paper.ROWS, VOTE) if result["vote"] else paper.ROWS
     for row in rows:
         cells = [_render_cell(result["mean_ap"][c][row], row, c) for c in columns]

@@ -28,7 +28,7 @@ def pool_windows(
     Parameters
     ----------
     feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device; float64,
-        too, where it learns.
+        too, where it learns. Without NaN, which is lost in some bins, as in roi_pool.
     cells : int32 (N, 4) left, top, right, bottom, inclusive, inside the map, same device.
     levels : sides of the grids of bins, for example (6, 3, 2, 1).
 

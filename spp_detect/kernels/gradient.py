@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from spp_detect.kernels.memory import Recycler
 
-LEAST_CHANNELS = 16  # of a thread in the backward pass: it reads as many bins side by side
+LEAST_CHANNELS = 16  # of a thread in the backward pass: of a level of one bin, a cache line
 
-_results, _cells = Recycler(), Recycler()
+_results, _places = Recycler(), Recycler()
 
 
 class PoolWindows(torch.autograd.Function):
@@ -33,11 +33,11 @@ class PoolWindows(torch.autograd.Function):
         shape = len(cells), channels * sum(n * n for n in levels)
         pooled = _results.take(shape, values.dtype)
         # Unsigned: for signed indices numba asks at each whether it is negative.
-        cell = _cells.take(shape, np.uint16 if height * width <= 1 << 16 else np.uint32)
+        place = _places.take(shape, np.uint16 if height * width <= 1 << 16 else np.uint32)
         ctx.levels = np.array(levels)
-        _pool_located(values, cells.numpy(), ctx.levels, _find_finer(levels), pooled, cell)
+        _pool_located(values, cells.numpy(), ctx.levels, _find_finer(levels), pooled, place)
         ctx.shape = values.shape
-        ctx.cell = cell
+        ctx.place = place
         return torch.from_numpy(pooled)
 
     @staticmethod
@@ -47,44 +47,45 @@ class PoolWindows(torch.autograd.Function):
         gradient = np.ascontiguousarray(gradients[0].numpy())
         by_channel = np.zeros((channels, height * width), gradient.dtype)
         share = max(LEAST_CHANNELS, -(-channels // numba.get_num_threads()))
-        _scatter(gradient, ctx.cell, ctx.levels, share, by_channel)
+        _scatter(gradient, ctx.place, ctx.levels, share, by_channel)
         on_map = torch.from_numpy(by_channel).reshape(channels, height, width)
         return on_map.permute(1, 2, 0), None, None
 
 
 def _find_finer(levels: tuple[int, ...]) -> NDArray[np.int64]:
-    """Levels from the finest to the coarsest, each with one whose bins make up its own, or -1.
+    """Order levels from the finest to the coarsest, each with a finer one that makes it up.
 
-    The n bins of a side are unions of those of m where n divides m: int64 (L, 2).
+    n bins a side are unions of m bins where n divides m.
+
+    Returns
+    -------
+    int64 (L, 2), indices of levels; the second is -1 where no finer level serves.
     """
     order = sorted(range(len(levels)), key=lambda k: -levels[k])
-    finer = []
-    for place, k in enumerate(order):
-        multiples = [f for f in order[:place] if levels[f] % levels[k] == 0]
-        finer.append((k, multiples[-1] if multiples else -1))
-    return np.array(finer)
+    pairs = []
+    for turn, k in enumerate(order):
+        multiples = [f for f in order[:turn] if levels[f] % levels[k] == 0]
+        pairs.append((k, multiples[-1] if multiples else -1))
+    return np.array(pairs)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _pool_located(feature_map, cells, levels, finer, pooled, cell):  # type: ignore[no-untyped-def]
+def _pool_located(feature_map, cells, levels, pairs, pooled, place):  # type: ignore[no-untyped-def]
     channels = feature_map.shape[2]
     ends = np.cumsum(levels * levels)
     starts = ends - levels * levels
     for w in numba.prange(len(cells)):
         best = np.empty((ends[-1], channels), feature_map.dtype)
-        where = np.empty(best.shape, cell.dtype)
-        for k, f in finer:
+        where = np.empty(best.shape, place.dtype)
+        for k, f in pairs:
             own = slice(starts[k], ends[k])
             if f < 0:
                 _search_level(feature_map, cells[w], levels[k], best[own], where[own])
             else:
-                theirs = slice(starts[f], ends[f])
-                _merge_level(best[theirs], where[theirs], levels[k], best[own], where[own])
-        for k in range(len(levels)):
-            first, end, n = starts[k], ends[k], levels[k]
-            place = slice(first * channels, end * channels)
-            _store(best[first:end], pooled[w, place].reshape(channels, n * n))
-            _store(where[first:end], cell[w, place].reshape(channels, n * n))
+                finer = slice(starts[f], ends[f])
+                _merge_level(best[finer], where[finer], levels[k], best[own], where[own])
+        _store(best, levels, pooled[w])
+        _store(where, levels, place[w])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -113,39 +114,45 @@ def _take_larger(candidates, place, values, places):  # type: ignore[no-untyped-
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_level(finer, finer_where, n, best, where):  # type: ignore[no-untyped-def]
+def _merge_level(fine, fine_where, n, best, where):  # type: ignore[no-untyped-def]
     """Join a finer level's bins to n × n: of equal maxima the first cell, row by row."""
-    m = round(np.sqrt(len(finer)))
+    m = round(np.sqrt(len(fine)))
     step = m // n
     for i in range(n):
         for j in range(n):
             values, places = best[i * n + j], where[i * n + j]
-            values[:] = finer[i * step * m + j * step]
-            places[:] = finer_where[i * step * m + j * step]
+            values[:] = fine[i * step * m + j * step]
+            places[:] = fine_where[i * step * m + j * step]
             for y in range(i * step, (i + 1) * step):
                 for x in range(j * step, (j + 1) * step):
-                    _take_first(finer[y * m + x], finer_where[y * m + x], values, places)
+                    _take_first(fine[y * m + x], fine_where[y * m + x], values, places)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _take_first(candidates, theirs, values, places):  # type: ignore[no-untyped-def]
+def _take_first(candidates, candidates_places, values, places):  # type: ignore[no-untyped-def]
     for c in range(len(values)):
-        tie = (candidates[c] == values[c]) & (theirs[c] < places[c])
+        tie = (candidates[c] == values[c]) & (candidates_places[c] < places[c])
         take = (candidates[c] > values[c]) | tie
         values[c] = candidates[c] if take else values[c]
-        places[c] = theirs[c] if take else places[c]
+        places[c] = candidates_places[c] if take else places[c]
 
 
 @numba.njit(cache=True, nogil=True)
-def _store(bins, out):  # type: ignore[no-untyped-def]
-    """Write bins (n², C) channel by channel."""
-    for c in range(out.shape[0]):
-        for b in range(out.shape[1]):
-            out[c, b] = bins[b, c]
+def _store(bins, levels, out):  # type: ignore[no-untyped-def]
+    """Write bins (bins, C) level after level, each channel by channel."""
+    channels = bins.shape[1]
+    first = 0
+    for n in levels:
+        end = first + n * n
+        level = out[first * channels : end * channels].reshape(channels, n * n)
+        for c in range(channels):
+            for b in range(n * n):
+                level[c, b] = bins[first + b, c]
+        first = end
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _scatter(gradient, cell, levels, share, by_channel):  # type: ignore[no-untyped-def]
+def _scatter(gradient, place, levels, share, by_channel):  # type: ignore[no-untyped-def]
     # A thread owns whole channels, so that no two add to one cell.
     channels = len(by_channel)
     for k in numba.prange((channels + share - 1) // share):
@@ -155,5 +162,5 @@ def _scatter(gradient, cell, levels, share, by_channel):  # type: ignore[no-unty
                 for c in range(k * share, min(channels, (k + 1) * share)):
                     start = first + c * n * n
                     for b in range(start, start + n * n):
-                        by_channel[c, cell[w, b]] += gradient[w, b]
+                        by_channel[c, place[w, b]] += gradient[w, b]
                 first += channels * n * n

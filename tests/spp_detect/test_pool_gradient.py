@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -58,24 +59,52 @@ def test_ties_go_where_torch_sends_them(levels):
     torch.testing.assert_close(gradient, expected)
 
 
-def test_more_cells_than_16_bits_can_number():
-    values = torch.randn((260, 256, 1), generator=torch.Generator().manual_seed(0))
-    cells = torch.tensor([[0, 0, 255, 259], [200, 250, 255, 259]], dtype=torch.int32)
+@pytest.mark.parametrize("height", [256, 257])
+def test_the_last_cell_that_16_bits_can_number_and_the_next(height):
+    values = torch.randn((height, 256, 1), generator=torch.Generator().manual_seed(0))
+    values[-1, -1] = 9
+    cells = torch.tensor([[0, 0, 255, height - 1], [200, 250, 255, height - 1]], dtype=torch.int32)
     _, gradient = gradient_of(pool_windows, values, cells, (3, 1))
     _, expected = gradient_of(pool_crops, values, cells, (3, 1))
     torch.testing.assert_close(gradient, expected)
+    assert gradient[-1, -1] != 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_gradient_in_half_precision(dtype):
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float16, 2**-10), (torch.bfloat16, 2**-7)])
+def test_gradients_in_half_precision_are_summed_in_float32(dtype, rtol):
     values = torch.randn((13, 17, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
     cells = random_cells(40, 13, 17)
-    ours, gradient = gradient_of(pool_windows, values, cells, (6, 3, 2, 1))
-    theirs, expected = gradient_of(pool_crops, values.float(), cells, (6, 3, 2, 1))
-    assert ours.dtype == gradient.dtype == dtype
+    leaf, floats = values.clone().requires_grad_(), values.float().requires_grad_()
+    ours, theirs = pool_windows(leaf, cells, (6, 3, 2, 1)), pool_crops(floats, cells, (6, 3, 2, 1))
+    weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    ours.backward(weights)
+    theirs.backward(weights.float())
     assert torch.equal(ours.float(), theirs)
-    # Rounded weights, summed in float32.
-    torch.testing.assert_close(gradient.float(), expected, rtol=0.02, atol=0.1)
+    torch.testing.assert_close(leaf.grad, floats.grad.to(dtype), rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_threads_share_the_channels(monkeypatch, threads):
+    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
+    values = torch.randn((9, 8, 41), generator=torch.Generator().manual_seed(0))
+    cells = random_cells(20, 9, 8)
+    _, gradient = gradient_of(pool_windows, values, cells, (3, 2, 1))
+    _, expected = gradient_of(pool_crops, values, cells, (3, 2, 1))
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_several_poolings_before_a_backward_pass():
+    """The memory of one is not another's while its gradient is awaited."""
+    maps = [torch.randn((9, 8, 4), generator=torch.Generator().manual_seed(s)) for s in range(3)]
+    cells = random_cells(30, 9, 8)
+    leaves = [one.clone().requires_grad_() for one in maps]
+    pooled = [pool_windows(leaf, cells, (3, 1)) for leaf in leaves]
+    for one in pooled:
+        (one**2).sum().backward(retain_graph=True)
+    for leaf, one in zip(leaves, maps, strict=True):
+        wanted = one.clone().requires_grad_()
+        (pool_crops(wanted, cells, (3, 1)) ** 2).sum().backward()
+        torch.testing.assert_close(leaf.grad, wanted.grad)
 
 
 def test_gradient_by_differences():

@@ -77,7 +77,7 @@ def test_rcnn_learns_from_fewer_windows_and_is_measured_on_all(tables, plan):
     source = search_windows(make_proposal_settings(plan.config))
     found = detect_dataset(rcnn, plan.test, source=source, regress=False)
     assert measure(found, plan.test)[1]["mAP"] == result["mean_ap"]["R-CNN"]["pool5"]
-    assert "at most 25 windows" in (out / "tables.md").read_text()
+    assert "on the first 25 windows" in (out / "tables.md").read_text()
 
 
 def test_fc6_and_fc7_were_tuned_together(tables):
@@ -100,6 +100,14 @@ def test_another_plan_is_refused_where_cells_stand(tables, plan):
     other = dataclasses.replace(plan, iterations=5)
     maker = TableMaker(out, other, make_backbone, Resources(torch.device("cpu")))
     with pytest.raises(TrainingError, match=r"plan\.json: the tables were begun with other iterat"):
+        maker.fill()
+
+
+def test_other_windows_of_rcnn_are_refused_where_its_cells_stand(tables, plan):
+    out, _ = tables
+    other = dataclasses.replace(plan, rcnn_windows=24)
+    maker = TableMaker(out, other, make_backbone, Resources(torch.device("cpu")))
+    with pytest.raises(TrainingError, match=r"R-CNN/plan\.json: .* other training windows: 25"):
         maker.fill()
 
 
