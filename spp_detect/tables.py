@@ -58,7 +58,8 @@ class TablePlan:
     scales : of the columns with one scale and with several.
     columns : of the paper's, those to fill.
     photographs : timed.
-    rcnn_windows : the first so many of a photograph's train R-CNN's column; all measure it.
+    rcnn_windows : of a photograph, the first ones, on which R-CNN's column is trained; every
+        column is measured on all of them.
     """
 
     train: LabelledSet
@@ -276,7 +277,7 @@ def render_tables(result: dict[str, Any]) -> str:
     if RCNN in columns:
         lines[0] += (
             f" R-CNN was trained on the first {result['rcnn_windows']} windows of a photograph, "
-            f"SPP-net on the first {result['max_windows']}, which measure all columns."
+            f"SPP-net on the first {result['max_windows']}; both are measured on these."
         )
     rows = (*paper.ROWS, VOTE) if result["vote"] else paper.ROWS
     for row in rows:

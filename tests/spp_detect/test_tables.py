@@ -95,19 +95,18 @@ def test_filled_cells_are_not_trained_again(tables, plan, monkeypatch):
     assert again["mean_ap"] == result["mean_ap"]
 
 
-def test_another_plan_is_refused_where_cells_stand(tables, plan):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 5}, r"plan\.json: the tables were begun with other iterat"),
+        ({"rcnn_windows": 24}, r"R-CNN/plan\.json: .* other training windows: 25"),
+    ],
+)
+def test_another_plan_is_refused_where_cells_stand(tables, plan, change, message):
     out, _ = tables
-    other = dataclasses.replace(plan, iterations=5)
+    other = dataclasses.replace(plan, **change)
     maker = TableMaker(out, other, make_backbone, Resources(torch.device("cpu")))
-    with pytest.raises(TrainingError, match=r"plan\.json: the tables were begun with other iterat"):
-        maker.fill()
-
-
-def test_other_windows_of_rcnn_are_refused_where_its_cells_stand(tables, plan):
-    out, _ = tables
-    other = dataclasses.replace(plan, rcnn_windows=24)
-    maker = TableMaker(out, other, make_backbone, Resources(torch.device("cpu")))
-    with pytest.raises(TrainingError, match=r"R-CNN/plan\.json: .* other training windows: 25"):
+    with pytest.raises(TrainingError, match=message):
         maker.fill()
 
 
