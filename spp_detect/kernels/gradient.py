@@ -64,7 +64,8 @@ def _find_finer(levels: tuple[int, ...]) -> NDArray[np.int64]:
     order = sorted(range(len(levels)), key=lambda k: -levels[k])
     pairs = []
     for turn, k in enumerate(order):
-        multiples = [f for f in order[:turn] if levels[f] % levels[k] == 0]
+        n = levels[k]
+        multiples = [f for f in order[:turn] if levels[f] > n and levels[f] % n == 0]
         pairs.append((k, multiples[-1] if multiples else -1))
     return np.array(pairs)
 
@@ -92,17 +93,27 @@ def _pool_located(feature_map, cells, levels, pairs, pooled, place):  # type: ig
 def _search_level(feature_map, window, n, best, where):  # type: ignore[no-untyped-def]
     left, top = window[0], window[1]
     columns, rows = window[2] - left + 1, window[3] - top + 1
+    across = feature_map.shape[1]
     for i in range(n):
         y0, y1 = top + i * rows // n, top + ((i + 1) * rows + n - 1) // n
         for j in range(n):
             x0, x1 = left + j * columns // n, left + ((j + 1) * columns + n - 1) // n
             values, places = best[i * n + j], where[i * n + j]
-            values[:] = feature_map[y0, x0]
-            places[:] = y0 * feature_map.shape[1] + x0
+            second = min(x0 + 1, x1 - 1)
+            pair = places.dtype.type(y0 * across + x0), places.dtype.type(y0 * across + second)
+            _take_larger_of_two(feature_map[y0, x0], feature_map[y0, second], pair, values, places)
             for y in range(y0, y1):
-                for x in range(x0, x1):
-                    place = places.dtype.type(y * feature_map.shape[1] + x)
+                for x in range(x0 + 2 * (y == y0), x1):
+                    place = places.dtype.type(y * across + x)
                     _take_larger(feature_map[y, x], place, values, places)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _take_larger_of_two(first, second, place, values, places):  # type: ignore[no-untyped-def]
+    for c in range(len(values)):
+        larger = second[c] > first[c]
+        values[c] = second[c] if larger else first[c]
+        places[c] = place[1] if larger else place[0]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -121,11 +132,21 @@ def _merge_level(fine, fine_where, n, best, where):  # type: ignore[no-untyped-d
     for i in range(n):
         for j in range(n):
             values, places = best[i * n + j], where[i * n + j]
-            values[:] = fine[i * step * m + j * step]
-            places[:] = fine_where[i * step * m + j * step]
-            for y in range(i * step, (i + 1) * step):
-                for x in range(j * step, (j + 1) * step):
-                    _take_first(fine[y * m + x], fine_where[y * m + x], values, places)
+            k = i * step * m + j * step
+            _take_first_of_two(fine[k : k + 2], fine_where[k : k + 2], values, places)
+            for y in range(step):
+                for x in range(2 * (y == 0), step):
+                    b = k + y * m + x
+                    _take_first(fine[b], fine_where[b], values, places)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _take_first_of_two(pair, pair_places, values, places):  # type: ignore[no-untyped-def]
+    for c in range(len(values)):
+        tie = (pair[1, c] == pair[0, c]) & (pair_places[1, c] < pair_places[0, c])
+        take = (pair[1, c] > pair[0, c]) | tie
+        values[c] = pair[1, c] if take else pair[0, c]
+        places[c] = pair_places[1, c] if take else pair_places[0, c]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -145,22 +166,30 @@ def _store(bins, levels, out):  # type: ignore[no-untyped-def]
     for n in levels:
         end = first + n * n
         level = out[first * channels : end * channels].reshape(channels, n * n)
-        for c in range(channels):
-            for b in range(n * n):
+        for b in range(n * n):
+            for c in range(channels):
                 level[c, b] = bins[first + b, c]
         first = end
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _scatter(gradient, place, levels, share, by_channel):  # type: ignore[no-untyped-def]
-    # A thread owns whole channels, so that no two add to one cell.
+    # A thread owns whole channels, so that no two add to one cell. It takes two windows at a time,
+    # which spares half of the loops' starts; the last of an odd number goes with a blank.
     channels = len(by_channel)
+    length = gradient.shape[1]
+    blank = np.zeros(length, gradient.dtype), np.zeros(length, place.dtype)
     for k in numba.prange((channels + share - 1) // share):
-        for w in range(len(gradient)):
+        for w in range(0, len(gradient), 2):
+            one = gradient[w], place[w]
+            two = (gradient[w + 1], place[w + 1]) if w + 1 < len(gradient) else blank
             first = 0
             for n in levels:
+                at = np.uint64(first + k * share * n * n)
                 for c in range(k * share, min(channels, (k + 1) * share)):
-                    start = first + c * n * n
-                    for b in range(start, start + n * n):
-                        by_channel[c, place[w, b]] += gradient[w, b]
+                    cells = by_channel[c]
+                    for _ in range(n * n):
+                        cells[one[1][at]] += one[0][at]
+                        cells[two[1][at]] += two[0][at]
+                        at += np.uint64(1)
                 first += channels * n * n

@@ -49,6 +49,16 @@ def test_equals_the_gradient_of_adaptive_pooling(levels, dtype):
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_number_of_windows(count):
+    """The backward pass takes two at a time."""
+    values = torch.randn((13, 17, 6), generator=torch.Generator().manual_seed(0)).double()
+    cells = random_cells(count, 13, 17)
+    _, gradient = gradient_of(pool_windows, values, cells, (6, 3, 2, 1))
+    _, expected = gradient_of(pool_crops, values, cells, (6, 3, 2, 1))
+    torch.testing.assert_close(gradient, expected)
+
+
 @pytest.mark.parametrize("levels", LEVELS)
 def test_ties_go_where_torch_sends_them(levels):
     """After a ReLU whole bins are zero."""
