@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -26,7 +27,7 @@ LIBRARIES = (
 def describe_run() -> dict[str, Any]:
     """Describe this process: command, commit, versions, machine, peak memory so far."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _name_command(),
         "commit": COMMIT,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
         "machine": {
@@ -36,6 +37,14 @@ def describe_run() -> dict[str, Any]:
         },
         "peak_memory_gb": round(_peak_memory() / 1e9, 3),
     }
+
+
+def _name_command() -> str:
+    """The command as one would type it again."""
+    program = Path(sys.argv[0])
+    module = program.name == "__main__.py"
+    start = ["python", "-m", program.parent.name] if module else [program.name]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _find_commit() -> str | None:

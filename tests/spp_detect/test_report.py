@@ -1,8 +1,10 @@
 """Drawings, pages, progress and records."""
 
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from eval import Detections
@@ -93,3 +95,16 @@ def test_record_says_where_a_number_comes_from():
     assert {"command", "commit", "versions", "machine", "peak_memory_gb"} <= set(record)
     assert record["versions"]["torch"]
     assert 0.01 < record["peak_memory_gb"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["/usr/bin/spp-detect", "tables", "voc"], "spp-detect tables voc"),
+        (["/a/spp_detect/__main__.py", "demo"], "python -m spp_detect demo"),
+        (["spp-detect", "--columns", "1 scale,R-CNN"], "spp-detect --columns '1 scale,R-CNN'"),
+    ],
+)
+def test_recorded_commands_can_be_typed_again(monkeypatch, arguments, command):
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert describe_run()["command"] == command
