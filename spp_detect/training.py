@@ -446,15 +446,15 @@ class TrainingRun:
         miner.restore(MinerState(**tensors))
         return step
 
-    def _fetch(self, keys: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Pool mined windows again: float16 (M, D) of increasing keys."""
-        photographs = keys >> WINDOW_BITS
-        rows = []
-        for i in np.unique(photographs).tolist():
-            chosen = keys[photographs == i] & ((1 << WINDOW_BITS) - 1)
-            pooled = self.extractor.pool(self.maps.get(i), self._labelled_windows(i)[chosen])
-            rows.append(self._describe(pooled.features)[pooled.inverse].half().cpu().numpy())
-        return np.concatenate(rows)
+    def _fetch(self, keys: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+        """Pool mined windows of increasing keys again, rounded to half precision, into (M, D)."""
+        photographs, starts = np.unique(keys >> WINDOW_BITS, return_index=True)
+        parts = zip(np.split(keys, starts[1:]), np.split(rows, starts[1:]), strict=True)
+        for i, (chosen, out) in zip(photographs.tolist(), parts, strict=True):
+            windows = self._labelled_windows(i)[chosen & ((1 << WINDOW_BITS) - 1)]
+            pooled = self.extractor.pool(self.maps.get(i), windows)
+            described = self._describe(pooled.features)[pooled.inverse]
+            torch.from_numpy(out).copy_(described.half())
 
     def _stage(self, name: str) -> Stage:
         return Stage(self.folder, name)

@@ -46,7 +46,7 @@ class HardNegativeMiner:
     Parameters
     ----------
     positives : per class, float (P, D), P of at least 1.
-    fetch : gives the features (M, D) of M increasing keys, as they were mined.
+    fetch : writes the features of M increasing keys, as they were mined, into float32 (M, D).
     svm : parameters of every class's SVM.
     feature_scale : factor on all features; `coef` holds weights for features without it.
     hard_score, evict_score, retrain_after : see above.
@@ -60,7 +60,7 @@ class HardNegativeMiner:
     def __init__(
         self,
         positives: Sequence[Features],
-        fetch: Callable[[Keys], Features],
+        fetch: Callable[[Keys, NDArray[np.float32]], None],
         svm: LinearSvm,
         feature_scale: float = 1.0,
         hard_score: float = -1.0,
@@ -157,7 +157,7 @@ class HardNegativeMiner:
         # Straight into what the solver takes: these are the largest arrays of all.
         examples = np.empty((len(positives) + len(held), positives.shape[1]), np.float32)
         examples[: len(positives)] = positives
-        examples[len(positives) :] = self.fetch(held)
+        self.fetch(held, examples[len(positives) :])
         examples *= np.float32(self.feature_scale)
         labels = np.where(np.arange(len(examples)) < len(positives), 1, -1)
         self.svm.fit(examples, labels)
