@@ -447,7 +447,7 @@ class TrainingRun:
         return step
 
     def _fetch(self, keys: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
-        """Pool mined windows of increasing keys again, rounded to half precision, into (M, D)."""
+        """Pool windows of increasing keys again, rounded as the positives are, into (M, D)."""
         photographs, starts = np.unique(keys >> WINDOW_BITS, return_index=True)
         parts = zip(np.split(keys, starts[1:]), np.split(rows, starts[1:]), strict=True)
         for i, (chosen, out) in zip(photographs.tolist(), parts, strict=True):

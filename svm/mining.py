@@ -46,7 +46,8 @@ class HardNegativeMiner:
     Parameters
     ----------
     positives : per class, float (P, D), P of at least 1.
-    fetch : writes the features of M increasing keys, as they were mined, into float32 (M, D).
+    fetch : writes the features of M increasing keys, as given to `mine`, into float32 (M, D);
+        they may be rounded.
     svm : parameters of every class's SVM.
     feature_scale : factor on all features; `coef` holds weights for features without it.
     hard_score, evict_score, retrain_after : see above.

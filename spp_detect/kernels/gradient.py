@@ -160,7 +160,10 @@ def _take_first(candidates, candidates_places, values, places):  # type: ignore[
 
 @numba.njit(cache=True, nogil=True)
 def _store(bins, levels, out):  # type: ignore[no-untyped-def]
-    """Write bins (bins, C) level after level, each channel by channel."""
+    """Write bins (bins, C) level after level, each channel by channel.
+
+    They are read in the order of memory and written across it, faster here than the reverse.
+    """
     channels = bins.shape[1]
     first = 0
     for n in levels:
@@ -175,7 +178,7 @@ def _store(bins, levels, out):  # type: ignore[no-untyped-def]
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _scatter(gradient, place, levels, share, by_channel):  # type: ignore[no-untyped-def]
     # A thread owns whole channels, so that no two add to one cell. It takes two windows at a time,
-    # which spares half of the loops' starts; the last of an odd number goes with a blank.
+    # which spares half of the loops' starts; the last of an odd number goes with one of zeros.
     channels = len(by_channel)
     length = gradient.shape[1]
     blank = np.zeros(length, gradient.dtype), np.zeros(length, place.dtype)
@@ -185,7 +188,7 @@ def _scatter(gradient, place, levels, share, by_channel):  # type: ignore[no-unt
             two = (gradient[w + 1], place[w + 1]) if w + 1 < len(gradient) else blank
             first = 0
             for n in levels:
-                at = np.uint64(first + k * share * n * n)
+                at = np.uint64(first + k * share * n * n)  # unsigned, as places are
                 for c in range(k * share, min(channels, (k + 1) * share)):
                     cells = by_channel[c]
                     for _ in range(n * n):

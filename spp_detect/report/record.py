@@ -23,6 +23,8 @@ LIBRARIES = (
     "scikit-learn",
 )
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def describe_run() -> dict[str, Any]:
     """Describe this process: command, commit, versions, machine, peak memory so far."""
@@ -40,19 +42,23 @@ def describe_run() -> dict[str, Any]:
 
 
 def _name_command() -> str:
-    """The command as one would type it again."""
+    """The command as one would type it again, scripts from the checkout's root."""
     program = Path(sys.argv[0])
-    module = program.name == "__main__.py"
-    start = ["python", "-m", program.parent.name] if module else [program.name]
+    start = [program.name]
+    if program.name == "__main__.py":
+        start = ["python", "-m", program.resolve().parent.name]
+    elif program.suffix == ".py":
+        path = program.resolve()
+        inside = path.is_relative_to(ROOT)
+        start = ["python", str(path.relative_to(ROOT)) if inside else program.name]
     return shlex.join([*start, *sys.argv[1:]])
 
 
 def _find_commit() -> str | None:
     """The checkout's commit, with a plus sign where files differ from it; None outside one."""
-    here = Path(__file__).resolve().parents[2]
     try:
-        commit = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--", "*.py")
+        commit = _git(ROOT, "rev-parse", "--short=12", "HEAD")
+        changed = _git(ROOT, "status", "--porcelain", "--", "*.py")
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+" if changed else "")

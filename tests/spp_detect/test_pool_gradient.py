@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from spp_detect.kernels import pool_windows, pool_with_torch
 
-LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (3, 6), (2, 8, 4, 4)]
+LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (3, 6), (2, 8, 4, 4), (3, 3, 1)]
 
 
 def random_cells(count, height, width, seed=0):

@@ -11,7 +11,7 @@ from eval import Detections
 from spp_detect.report.drawing import draw_detections, join_images, pick_colour
 from spp_detect.report.page import Figure, render_page
 from spp_detect.report.progress import track
-from spp_detect.report.record import describe_run
+from spp_detect.report.record import ROOT, describe_run
 
 
 def make_detections(*boxes) -> Detections:
@@ -102,6 +102,8 @@ def test_record_says_where_a_number_comes_from():
     [
         (["/usr/bin/spp-detect", "tables", "voc"], "spp-detect tables voc"),
         (["/a/spp_detect/__main__.py", "demo"], "python -m spp_detect demo"),
+        ([f"{ROOT}/benchmarks/batching.py", "1"], "python benchmarks/batching.py 1"),
+        (["/elsewhere/mine.py"], "python mine.py"),
         (["spp-detect", "--columns", "1 scale,R-CNN"], "spp-detect --columns '1 scale,R-CNN'"),
     ],
 )

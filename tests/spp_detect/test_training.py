@@ -14,7 +14,7 @@ import torch
 
 from data import LabelledSet, Labels, Photograph, read_photo
 from spp_detect.run_folder import TrainingError, check_new, find_options
-from spp_detect.training import check_positives
+from spp_detect.training import WINDOW_BITS, check_positives
 
 # The command line, with a checkpoint of the mining after every 4 photographs.
 DRIVER = """
@@ -155,3 +155,23 @@ def test_mirrored_positives_are_pooled_from_the_mirrored_photograph(
     assert (twice[c][number] != once[c][0]).any()
     wanted = pooled.features[pooled.inverse[0]].float().numpy()
     np.testing.assert_allclose(twice[c][number], wanted, atol=0.02)
+
+
+@pytest.mark.parametrize("feature", ["pool5", "fc6"])
+def test_mined_windows_are_pooled_again(feature, tmp_path, small_set, make_run, small_config):
+    """Several photographs', one of a single window: each row as that window alone gives."""
+    config = small_config(feature=feature, fc_width=16, precision="float32")
+    run = make_run(tmp_path / "run", small_set, config)
+    # Two of one photograph cover the same cells.
+    run.windows = [np.array([[9, 5, 70, 60], [0, 0, 30, 90], [9, 5, 70, 60.5]]) for _ in small_set]
+    boxes = [len(run._labelled_windows(i)) - 3 for i in range(6)]
+    chosen = [(0, 0), (0, boxes[0]), (3, 1), *((5, boxes[5] + k) for k in range(3))]
+    alone = []
+    for i, k in chosen:
+        pooled = run.extractor.pool(run.maps.get(i), run._labelled_windows(i)[k : k + 1])
+        alone.append(run._describe(pooled.features).half().float())
+    wanted = torch.cat(alone).numpy()
+    rows = np.full(wanted.shape, np.nan, np.float32)
+    run._fetch(np.array([(i << WINDOW_BITS) + k for i, k in chosen]), rows)
+    assert (rows == rows.astype(np.float16)).all()
+    np.testing.assert_allclose(rows, wanted, rtol=1e-2 if feature == "fc6" else 0)

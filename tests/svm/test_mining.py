@@ -40,6 +40,7 @@ class Bank:
 
     def __call__(self, keys, rows):
         assert (np.diff(keys) > 0).all()  # increasing, none twice
+        assert rows.dtype == np.float32
         self.asked.append(keys.tolist())
         rows[:] = np.stack([self.rows[k] for k in keys.tolist()])
 
