@@ -193,9 +193,10 @@ def test_one_step_through_the_pyramid_equals_plain_torch(make_tuner):
 
 @pytest.mark.parametrize("train_from", ["", "conv3"])
 def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
+    # At twice the rate the loss leaps with the trunk's layer, and rounding decides where it ends.
     _, tuner = make_tuner(
-        finetune_iterations=120,
-        finetune_rates=(0.02,),
+        finetune_iterations=240,
+        finetune_rates=(0.01,),
         finetune_shares=(1.0,),
         train_from=train_from,
         fc_width=64,
