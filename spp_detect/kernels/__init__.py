@@ -41,9 +41,6 @@ def pool_windows(
     if feature_map.device.type == "cpu":
         if not learning:
             return pool_on_cpu(feature_map, cells, levels)
-        if feature_map.element_size() == 2:
-            # Gradients of many windows are summed, which half precision would round away.
-            return pool_windows(feature_map.float(), cells, levels).to(feature_map.dtype)
         pooled: torch.Tensor = PoolWindows.apply(feature_map, cells, levels)
         return pooled
     if feature_map.device.type == "cuda" and HAS_TRITON and not learning:

@@ -28,7 +28,7 @@ def pool_on_cpu(
     """
     values = feature_map.detach().contiguous()
     half = values.element_size() == 2
-    numbers = _key(values.view(torch.int16).numpy()) if half else values.numpy()
+    numbers = make_keys(values.view(torch.int16).numpy()) if half else values.numpy()
     tables = _tabulate(numbers, cells.numpy())
     length = values.shape[2] * sum(n * n for n in levels)
     pooled = _results.take((len(cells), length), numbers.dtype)
@@ -36,7 +36,7 @@ def pool_on_cpu(
     return torch.from_numpy(pooled).view(values.dtype)
 
 
-def _key(bits: NDArray[np.int16]) -> NDArray[np.int16]:
+def make_keys(bits: NDArray[np.int16]) -> NDArray[np.int16]:
     """Turn the bits of half precision into integers of the same order; twice: the bits again."""
     return bits ^ ((bits >> SIGN) & LOWER)
 
@@ -129,9 +129,14 @@ def _store(maxima, out):  # type: ignore[no-untyped-def]
     """Write bins (n², C) channel by channel, half precision as its bits."""
     channels, bins = out.shape
     if out.itemsize == 2:
-        keys = maxima[:bins].reshape(-1).view(np.int16)
-        for k in range(len(keys)):
-            keys[k] ^= (keys[k] >> SIGN) & LOWER
+        turn_keys(maxima[:bins].reshape(-1).view(np.int16))
     for c in range(channels):
         for b in range(bins):
             out[c, b] = maxima[b, c]
+
+
+@numba.njit(cache=True, nogil=True)
+def turn_keys(keys):  # type: ignore[no-untyped-def]
+    """Turn keys (K,) into the bits of half precision that they stand for, in place."""
+    for k in range(len(keys)):
+        keys[k] ^= (keys[k] >> SIGN) & LOWER

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spp_detect.kernels.cpu import make_keys, turn_keys
 from spp_detect.kernels.memory import Recycler
 
 LEAST_CHANNELS = 16  # of a thread in the backward pass: of a level of one bin, a cache line
 
-_results, _places = Recycler(), Recycler()
+_results, _places, _gradients = Recycler(), Recycler(), Recycler()
 
 
 class PoolWindows(torch.autograd.Function):
@@ -28,7 +29,12 @@ class PoolWindows(torch.autograd.Function):
         ctx: Any, feature_map: torch.Tensor, cells: torch.Tensor, levels: tuple[int, ...]
     ) -> torch.Tensor:
         """Pool float (H, W, C) at cells, int32 (N, 4), into (N, C · bins)."""
-        values = np.ascontiguousarray(feature_map.detach().numpy())
+        contiguous = feature_map.detach().contiguous()
+        if contiguous.element_size() == 2:
+            # Added to 0, -0 becomes 0: their keys differ, and the first of equal cells is wanted.
+            values = make_keys((contiguous + 0).view(torch.int16).numpy())
+        else:
+            values = contiguous.numpy()
         height, width, channels = values.shape
         shape = len(cells), channels * sum(n * n for n in levels)
         pooled = _results.take(shape, values.dtype)
@@ -38,18 +44,23 @@ class PoolWindows(torch.autograd.Function):
         _pool_located(values, cells.numpy(), ctx.levels, _find_finer(levels), pooled, place)
         ctx.shape = values.shape
         ctx.place = place
-        return torch.from_numpy(pooled)
+        return torch.from_numpy(pooled).view(contiguous.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Add each bin's gradient to the cell that it came from."""
         height, width, channels = ctx.shape
-        gradient = np.ascontiguousarray(gradients[0].numpy())
-        by_channel = np.zeros((channels, height * width), gradient.dtype)
+        gradient = gradients[0]
+        if gradient.element_size() == 2:
+            # Gradients of many windows are summed, which half precision would round away.
+            floats = _gradients.take(tuple(gradient.shape), np.float32)
+            gradient = torch.from_numpy(floats).copy_(gradient)
+        by_bin = np.ascontiguousarray(gradient.numpy())
+        by_channel = np.zeros((channels, height * width), by_bin.dtype)
         share = max(LEAST_CHANNELS, -(-channels // numba.get_num_threads()))
-        _scatter(gradient, ctx.place, ctx.levels, share, by_channel)
+        _scatter(by_bin, ctx.place, ctx.levels, share, by_channel)
         on_map = torch.from_numpy(by_channel).reshape(channels, height, width)
-        return on_map.permute(1, 2, 0), None, None
+        return on_map.permute(1, 2, 0).to(gradients[0].dtype), None, None
 
 
 def _find_finer(levels: tuple[int, ...]) -> NDArray[np.int64]:
@@ -85,6 +96,8 @@ def _pool_located(feature_map, cells, levels, pairs, pooled, place):  # type: ig
             else:
                 finer = slice(starts[f], ends[f])
                 _merge_level(best[finer], where[finer], levels[k], best[own], where[own])
+        if best.itemsize == 2:
+            turn_keys(best.reshape(-1).view(np.int16))
         _store(best, levels, pooled[w])
         _store(where, levels, place[w])
 

@@ -93,6 +93,26 @@ def test_gradients_in_half_precision_are_summed_in_float32(dtype, rtol):
     torch.testing.assert_close(leaf.grad, floats.grad.to(dtype), rtol=rtol, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("levels", LEVELS)
+def test_ties_in_half_precision(levels, dtype):
+    """-0 equals 0, and negative values order as others do."""
+    values = torch.randint(-2, 2, (11, 9, 4), generator=torch.Generator().manual_seed(0)) * -0.0
+    values += torch.randint(-3, 1, (11, 9, 4), generator=torch.Generator().manual_seed(1))
+    values[::2] *= -1.0
+    values.clamp_(max=0)
+    assert (values.eq(0) & values.signbit()).any() and (values.eq(0) & ~values.signbit()).any()
+    cells = random_cells(20, 11, 9)
+    leaf, floats = values.to(dtype).requires_grad_(), values.clone().requires_grad_()
+    ours, theirs = pool_windows(leaf, cells, levels), pool_crops(floats, cells, levels)
+    # Small whole numbers: every sum is exact.
+    weights = torch.randint(-1, 2, ours.shape, generator=torch.Generator().manual_seed(2))
+    ours.backward(weights.to(dtype))
+    theirs.backward(weights.float())
+    assert torch.equal(ours.float(), theirs)
+    assert torch.equal(leaf.grad.float(), floats.grad)
+
+
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_threads_share_the_channels(monkeypatch, threads):
     monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
