@@ -12,9 +12,9 @@ import torch
 from timing import find_ratio, time_in_turns, write_result
 
 from spp_detect.backbones import build_backbone
+from spp_detect.dtype import find_dtype
 from spp_detect.features import choose_device
-from spp_detect.frozen import FrozenNetwork
-from spp_detect.precision import find_dtype
+from spp_detect.inference_copy import FrozenNetwork
 
 SIZES = {"photographs of 500 × 375 at 688": (688, 917), "at 240": (240, 320)}
 TOGETHER = 4

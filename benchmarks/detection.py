@@ -19,7 +19,7 @@ from timing import write_result
 from data import open_dataset, read_photo
 from proposals import propose
 from spp_detect import Detector
-from spp_detect.selection import select_detections
+from spp_detect.postprocess import select_detections
 
 STAGES = ("reading", "proposals", "convolutions", "pooling", "fc", "svm, regression, nms")
 

@@ -24,9 +24,9 @@ from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.config import make_config
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
-from spp_detect.finetuning import FineTuner
-from spp_detect.report.record import describe_run
-from spp_detect.training import Resources, TrainingRun
+from spp_detect.provenance import describe_run
+from spp_detect.training.finetuning import FineTuner
+from spp_detect.training.run import Resources, TrainingRun
 
 BATCH = 128
 

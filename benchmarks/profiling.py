@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from spp_detect.cli import app
-from spp_detect.report.record import describe_run
+from spp_detect.provenance import describe_run
 
 LINES = 25
 

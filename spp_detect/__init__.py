@@ -2,7 +2,7 @@
 
 import os
 
-from spp_detect.rooms import check_rooms
+from spp_detect.name_guard import check_rooms
 
 check_rooms()
 # Read when torch is imported: its idle threads must leave the cores to those that search windows.

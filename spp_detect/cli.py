@@ -25,32 +25,32 @@ from spp_detect.backbones import (
     load_weights,
     read_fc_weights,
 )
-from spp_detect.benchmark import (
+from spp_detect.config import EXTRACTORS, FEATURES, PRESETS, Config, ConfigError, make_config
+from spp_detect.detector import Detector, ModelError, PhotoDetector
+from spp_detect.ensemble import load_detector
+from spp_detect.evaluation import detect_dataset, measure, propose_folder
+from spp_detect.experiments.cascade_size import choose_count, measure_counts
+from spp_detect.experiments.demo import run_demo
+from spp_detect.experiments.download import DownloadError, download_voc
+from spp_detect.experiments.paper_tables import TableMaker, TablePlan, render_tables
+from spp_detect.experiments.published import COLUMNS
+from spp_detect.experiments.speed import (
     PAPER_SCALES,
     BenchmarkError,
     BenchmarkSettings,
     run_benchmark,
     sample_photographs,
 )
-from spp_detect.calibration import choose_count, measure_counts
-from spp_detect.combination import load_detector
-from spp_detect.config import EXTRACTORS, FEATURES, PRESETS, Config, ConfigError, make_config
-from spp_detect.demo import run_demo
-from spp_detect.detector import Detector, ModelError, PhotoDetector
-from spp_detect.download import DownloadError, download_voc
-from spp_detect.evaluation import detect_dataset, measure, propose_folder
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
-from spp_detect.finetuning import TuningError
-from spp_detect.paper import COLUMNS
-from spp_detect.preparation import WindowSource, read_windows, search_windows
+from spp_detect.prefetch import WindowSource, read_windows, search_windows
+from spp_detect.provenance import describe_run
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.folder import report_folder
-from spp_detect.report.record import describe_run
-from spp_detect.report.tables import show_benchmark, show_recall, show_result
-from spp_detect.run_folder import TrainingError, check_new, find_options, proposal_folder
-from spp_detect.tables import TableMaker, TablePlan, render_tables
-from spp_detect.training import Resources, TrainingRun
+from spp_detect.report.terminal import show_benchmark, show_recall, show_result
+from spp_detect.training.finetuning import TuningError
+from spp_detect.training.run import Resources, TrainingRun
+from spp_detect.training.run_folder import TrainingError, check_new, find_options, proposal_folder
 from svm import SvmError
 
 PROMISING = 500

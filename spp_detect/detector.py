@@ -26,8 +26,8 @@ from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, build_fc
 from spp_detect.features import Extractor, WindowFeatures, choose_device, multiply_rows
 from spp_detect.files import write_json, write_tensors
-from spp_detect.preparation import prepare_photos, search_windows
-from spp_detect.selection import Heads, ScoredWindows, select_detections
+from spp_detect.postprocess import Heads, ScoredWindows, select_detections
+from spp_detect.prefetch import prepare_photos, search_windows
 
 MODEL_FORMAT = "spp-detect model"
 MODEL_VERSION = 1

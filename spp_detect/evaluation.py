@@ -23,9 +23,9 @@ from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc, fin
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
-from spp_detect.preparation import WindowSource, prepare_photos, search_windows
-from spp_detect.report.progress import track
-from spp_detect.report.record import describe_run
+from spp_detect.prefetch import WindowSource, prepare_photos, search_windows
+from spp_detect.progress import track
+from spp_detect.provenance import describe_run
 
 
 def detect_dataset(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spp_detect.config import Config
-from spp_detect.frozen import FrozenNetwork
+from spp_detect.inference_copy import FrozenNetwork
 
 DROPOUT = 0.5
 BESIDE_STD = 0.001  # of the other levels' weights, beside an fc6 that starts from a trained one

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from spp_detect.backbones import Backbone
 from spp_detect.config import Config, ConfigError
-from spp_detect.frozen import FrozenNetwork
+from spp_detect.inference_copy import FrozenNetwork
+from spp_detect.projection import choose_scales, project_windows, unique_rows
 from spp_detect.pyramid import SpatialPyramidPool
-from spp_detect.windows import choose_scales, project_windows, unique_rows
 
 HALF_MAX = float(np.finfo(np.float16).max)
 ROWS = 256  # multiplied at once: as floats they stay in a cache

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from spp_detect.features import Extractor, WindowFeatures, round_half
-from spp_detect.windows import unique_rows
+from spp_detect.projection import unique_rows
 
 CROP_SIDE = 224  # pixels: the side of the trunks' training crops
 CONTEXT = 16  # pixels of the warped crop around the window (R-CNN, appendix A)

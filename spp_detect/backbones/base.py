@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spp_detect.config import ConfigError
-from spp_detect.windows import CellGrid
+from spp_detect.projection import CellGrid
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spp_detect.files import replace_file
-from spp_detect.report.tables import describe_paper_stages
+from spp_detect.report.terminal import describe_paper_stages
 
 _TEXT, _GRID = "#222222", "#e4e4e4"
 _COLOURS = {

@@ -14,9 +14,9 @@ from data import DEFAULT_MAX_SIDE, DataError, find_photographs, read_photo
 from eval import Detections
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json, write_text
+from spp_detect.progress import track
 from spp_detect.report.drawing import draw_detections, save_image
 from spp_detect.report.page import Figure, render_page
-from spp_detect.report.progress import track
 
 SECONDS_BETWEEN_SAVES = 30.0
 

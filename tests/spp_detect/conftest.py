@@ -9,7 +9,7 @@ from data import LabelledSet, make_synthetic_set, open_dataset
 from spp_detect.backbones import build_backbone
 from spp_detect.config import Config, make_config
 from spp_detect.detector import Detector
-from spp_detect.training import Resources, TrainingRun
+from spp_detect.training.run import Resources, TrainingRun
 
 CPU = Resources(torch.device("cpu"))
 

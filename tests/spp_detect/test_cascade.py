@@ -10,13 +10,13 @@ import torch
 
 from data import read_photo
 from spp_detect import cli
-from spp_detect.calibration import choose_count, measure_counts
 from spp_detect.cascade import FirstStage
 from spp_detect.detector import Detector, ModelError
 from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.experiments.cascade_size import choose_count, measure_counts
 from spp_detect.fc import FcLayers
 from spp_detect.features import WindowFeatures
-from spp_detect.selection import Heads
+from spp_detect.postprocess import Heads
 
 
 def make_pooled() -> tuple[WindowFeatures, np.ndarray]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from data import read_photo
 from proposals import propose
 from spp_detect import Detector, ModelError
-from spp_detect.preparation import prepare_photos, search_windows
+from spp_detect.prefetch import prepare_photos, search_windows
 
 
 @pytest.fixture()

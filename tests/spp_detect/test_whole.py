@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data import LabelledSet, Labels, make_synthetic_set, open_dataset
-from spp_detect.demo import PHOTOGRAPHS, train_detector, train_trunk
 from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.experiments.demo import PHOTOGRAPHS, train_detector, train_trunk
 
 CPU = torch.device("cpu")
 

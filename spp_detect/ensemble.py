@@ -1,0 +1,57 @@
+"""Several models together: NMS over the union of their scored windows (paper, section 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spp_detect.detector import Detector, ModelError, PhotoDetector
+from spp_detect.postprocess import ScoredWindows
+
+
+class CombinedDetector(PhotoDetector):
+    """Several models of the same classes; windows are proposed once, by the first's settings.
+
+    Parameters
+    ----------
+    members : at least one model.
+
+    Raises
+    ------
+    ModelError
+        for models of other classes than the first's.
+    """
+
+    def __init__(self, members: Sequence[Detector]) -> None:
+        first = members[0]
+        for member in members[1:]:
+            if member.classes != first.classes:
+                raise ModelError(
+                    f"models of different classes: {', '.join(member.classes)}; expected those of "
+                    f"the first: {', '.join(first.classes)}"
+                )
+        self.members = tuple(members)
+        self.config = first.config
+        self.classes = first.classes
+        self.proposal_settings = first.proposal_settings
+
+    def score_by_model(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    ) -> list[ScoredWindows]:
+        """Score windows by each member; see `PhotoDetector.score_by_model`."""
+        return [member.score(photo, windows) for member in self.members]
+
+
+def load_detector(folders: Sequence[Path], device: str = "auto") -> PhotoDetector:
+    """Load one model folder, or several to detect together.
+
+    Raises
+    ------
+    ModelError
+        for a folder that `Detector.load` refuses, or models of different classes.
+    """
+    detectors = [Detector.load(folder, device) for folder in folders]
+    return detectors[0] if len(detectors) == 1 else CombinedDetector(detectors)

@@ -1,0 +1,1 @@
+"""What is measured or tried with whole detectors: tables, speed, the demo."""

@@ -1,0 +1,144 @@
+"""The whole of the program on a set that it makes itself: nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from data import LabelledSet, make_synthetic_set, open_dataset
+from eval import plot_curves, write_comp
+from spp_detect.backbones import Backbone, build_backbone
+from spp_detect.config import Config, make_config
+from spp_detect.detector import Detector
+from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.experiments.pretraining import pretrain_trunk
+from spp_detect.experiments.speed import BenchmarkSettings, run_benchmark
+from spp_detect.files import write_json, write_text
+from spp_detect.provenance import describe_run
+from spp_detect.report.chart import plot_seconds
+from spp_detect.report.drawing import join_images, save_image
+from spp_detect.report.folder import report_folder
+from spp_detect.report.page import Figure, render_page
+from spp_detect.report.terminal import show_benchmark, show_result
+from spp_detect.training.run import Resources, TrainingRun
+
+TRUNK_STEPS = 1200
+PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
+PHOTOGRAPHS_SHOWN = 12
+PHOTOGRAPHS_TIMED = 4
+SCALES_TIMED = (224, 268, 320, 402, 558)  # the paper's five, in proportion
+LEAST_SCORE_SHOWN = -0.3  # near the best mean F1 on this set
+
+
+def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
+    """Make the synthetic set, train a trunk and a detector, evaluate, detect on a folder, time.
+
+    Parameters
+    ----------
+    out : gets voc/ (the set), run/ (the model), evaluation/, photographs/ and detections/ (a
+        folder detected on), benchmark/, report/index.html and metrics.json; what an earlier demo
+        left goes.
+    device : where to compute.
+    seed : of everything random.
+
+    Returns
+    -------
+    The content of metrics.json.
+    """
+    start = time.perf_counter()
+    for name in ("run", "evaluation", "photographs", "detections", "benchmark", "report"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    voc = make_synthetic_set(out / "voc", **PHOTOGRAPHS, seed=seed)
+    # As ImageNet and VOC: the trunk learns on photographs that the detector is not trained on.
+    backbone, trunk_accuracy = train_trunk(open_dataset(voc, "train"), device, seed)
+    dataset = open_dataset(voc, "val")
+    detector = train_detector(dataset, out / "run", backbone, device, seed)
+    test = open_dataset(voc, "test", detector.classes)
+    numbers = _evaluate(detector, test, out)
+    _detect_folder(detector, test, out)
+    speedup = _time(detector, test, out)
+    numbers |= {
+        "speedup": speedup,
+        "trunk_accuracy": trunk_accuracy,
+        "seconds": round(time.perf_counter() - start, 1),
+        "record": describe_run(),
+    }
+    write_json(out / "metrics.json", numbers)
+    _write_page(numbers, test, out)
+    print(f"{out / 'report' / 'index.html'}: mAP {numbers['mAP']:.3f} on held-out photographs")
+    return numbers
+
+
+def train_trunk(dataset: LabelledSet, device: torch.device, seed: int) -> tuple[Backbone, float]:
+    """Train the demo's trunk from scratch; returned with its accuracy on crops."""
+    torch.manual_seed(seed)
+    backbone = build_backbone("small5")
+    accuracy = pretrain_trunk(backbone, dataset, TRUNK_STEPS, seed, device)
+    return backbone, accuracy
+
+
+def train_detector(
+    dataset: LabelledSet, run: Path, backbone: Backbone, device: torch.device, seed: int
+) -> Detector:
+    """Train a detector with the demo's trunk."""
+    return TrainingRun(run, dataset, demo_config(seed), backbone, Resources(device)).train()
+
+
+def demo_config(seed: int) -> Config:
+    """The default constants, at a scale that suits the set's small photographs."""
+    return make_config(backbone="small5", weights="demo", scales=(320,), seed=seed)
+
+
+def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:
+    found = detect_dataset(detector, test)
+    result, numbers = measure(found, test)
+    show_result(result, "held-out photographs of the synthetic set")
+    write_comp(out / "evaluation", found, [p.name for p in test], test.classes)
+    plot_curves(result, out / "evaluation" / "precision_recall.png")
+    return numbers
+
+
+def _detect_folder(detector: Detector, test: LabelledSet, out: Path) -> None:
+    for photograph in test.photographs[:PHOTOGRAPHS_SHOWN]:
+        (out / "photographs").mkdir(exist_ok=True)
+        shutil.copy(photograph.path, out / "photographs")
+    report_folder(detector, out / "photographs", out / "detections", LEAST_SCORE_SHOWN)
+
+
+def _time(detector: Detector, test: LabelledSet, out: Path) -> float:
+    """Time against R-CNN: how many times as long it takes, in the paper's accounting."""
+    paths = [photograph.path for photograph in test.photographs[:PHOTOGRAPHS_TIMED]]
+    result = run_benchmark(detector, paths, BenchmarkSettings(SCALES_TIMED[2], SCALES_TIMED))
+    show_benchmark(result)
+    write_json(out / "benchmark" / "benchmark.json", result)
+    plot_seconds(result, out / "benchmark" / "benchmark.png")
+    one_scale = next(iter(result["speedup"].values()))
+    return float(one_scale["paper"]["median"])
+
+
+def _write_page(numbers: dict[str, Any], test: LabelledSet, out: Path) -> None:
+    facts = {
+        "mAP, 11-point": f"{numbers['mAP']:.3f}",
+        "mAP, area": f"{numbers['mAP_area']:.3f}",
+        "COCO AP": f"{numbers['coco']['AP']:.3f}",
+        "held-out photographs": str(len(test)),
+        "R-CNN's time over SPP-net's": f"{numbers['speedup']:.0f}×",
+        "seconds in all": f"{numbers['seconds']:.0f}",
+    }
+    (out / "report").mkdir(exist_ok=True)
+    curves = Figure("../evaluation/precision_recall.png", "Precision and recall", "per class")
+    times = Figure("../benchmark/benchmark.png", "Seconds per stage", "beside R-CNN")
+    shown = [
+        Figure(f"../detections/drawn/{p.path.name}.jpg", p.name, f"score above {LEAST_SCORE_SHOWN}")
+        for p in test.photographs[:PHOTOGRAPHS_SHOWN]
+    ]
+    drawn = [Image.open(out / "report" / figure.address) for figure in shown]
+    save_image(join_images(drawn, columns=4, width=1200), out / "report" / "detections.png")
+    figures = [("Evaluation", [curves, times]), ("Detections", shown)]
+    page = render_page("SPP-detect demo", facts, figures)
+    write_text(out / "report" / "index.html", page)

@@ -1,0 +1,361 @@
+"""Seconds per stage: SPP-net at one scale and at several, R-CNN beside them (paper, table 10)."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from data import DEFAULT_MAX_SIDE, find_photographs, is_labelled, open_dataset, read_photo
+from proposals import propose
+from spp_detect.detector import Detector
+from spp_detect.dtype import find_dtype
+from spp_detect.features import FeatureExtractor
+from spp_detect.postprocess import select_detections
+from spp_detect.progress import track
+from spp_detect.provenance import describe_run
+from spp_detect.rcnn import RcnnExtractor
+from spp_detect.training.run_folder import fingerprint_weights
+
+STAGES = ("reading", "proposals", "conv", "pooling", "fc", "classification")
+PAPER_STAGES = ("conv", "pooling", "fc")  # what the paper's tables 9 and 10 count
+PAPER_SCALE = 688  # the paper's single scale
+PAPER_SCALES = (480, 576, 688, 864, 1200)
+RCNN = "R-CNN"
+RCNN_WARM_UP = 256  # windows: enough for whole batches, and soon done
+
+
+class BenchmarkError(ValueError):
+    """Models that cannot be compared; one line says why."""
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is measured.
+
+    Attributes
+    ----------
+    single_scale : short side in pixels of SPP-net at one scale.
+    scales : those of SPP-net at several.
+    windows : most windows of a photograph.
+    rcnn_photographs : R-CNN takes the first so many photographs; all if None.
+    repeats : times each contender works through a photograph; the median of a stage counts.
+    max_side : largest side of a photograph in pixels.
+    """
+
+    single_scale: int = PAPER_SCALE
+    scales: tuple[int, ...] = PAPER_SCALES
+    windows: int = 2000
+    rcnn_photographs: int | None = None
+    repeats: int = 1
+    max_side: int = DEFAULT_MAX_SIDE
+
+
+class StageClock:
+    """Adds up the seconds of stages.
+
+    Parameters
+    ----------
+    device : where a GPU's queued work is waited for at both ends of a stage.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Measure what is done in the context."""
+        self._start(stage)
+        yield
+        self._stop(stage)
+
+    @contextmanager
+    def watch(self, module: nn.Module, stage: str) -> Iterator[None]:
+        """Measure every forward pass of a module in the context."""
+        before = module.register_forward_pre_hook(lambda *_: self._start(stage))
+        after = module.register_forward_hook(lambda *_: self._stop(stage))
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def _start(self, stage: str) -> None:
+        self.seconds[stage] -= self._now()
+
+    def _stop(self, stage: str) -> None:
+        self.seconds[stage] += self._now()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def run_benchmark(
+    detector: Detector,
+    paths: Sequence[Path],
+    settings: BenchmarkSettings,
+    rcnn: Detector | None = None,
+) -> dict[str, Any]:
+    """Measure the contenders' seconds per stage, in turn on each photograph.
+
+    Parameters
+    ----------
+    detector : its weights are every contender's.
+    paths : the photographs.
+    settings : what is measured.
+    rcnn : a model whose fc layers and heads are R-CNN's; the detector's own if None.
+
+    Returns
+    -------
+    What benchmark.json holds: per contender the median and the quartiles of each stage over
+    photographs, the speed-ups, the record of each photograph.
+
+    Raises
+    ------
+    BenchmarkError
+        for models that differ in more than their heads.
+    DataError
+        for a photograph that cannot be read, before anything is measured.
+    """
+    contenders = make_contenders(detector, rcnn or detector, settings)
+    for path in track(paths, "checking"):
+        read_photo(path, settings.max_side)
+    _warm_up(contenders, paths[0], settings)
+    photographs = [
+        _measure_photograph(contenders, path, turn, settings)
+        for turn, path in enumerate(track(paths, "benchmark"))
+    ]
+    return {
+        **_describe(detector, settings),
+        "contenders": {
+            name: {
+                "scales": _list_scales(one),
+                "heads_trained_with": one.config.extractor,
+                **_summarise(photographs, name),
+            }
+            for name, one in contenders.items()
+        },
+        "speedup": {name: _compare(photographs, name) for name in contenders if name != RCNN},
+        "photographs": photographs,
+        "record": describe_run(),
+    }
+
+
+def make_contenders(
+    detector: Detector, rcnn: Detector, settings: BenchmarkSettings
+) -> dict[str, Detector]:
+    """Make SPP-net at one scale and at several, and R-CNN, of the same trunk."""
+    _check_comparable(detector, rcnn)
+    if len(settings.scales) < 2:
+        raise BenchmarkError(f"scales {settings.scales}: expected at least two")
+    contenders = {}
+    for scales in ((settings.single_scale,), settings.scales):
+        config = dataclasses.replace(detector.config, scales=scales)
+        extractor = FeatureExtractor(detector.extractor.backbone, config, detector.extractor.device)
+        name = f"SPP-net, {len(scales)} scale{'s' if len(scales) > 1 else ''}"
+        parts = detector.classes, extractor, detector.heads, detector.fc, detector.first
+        contenders[name] = Detector(config, *parts)
+    warping = RcnnExtractor(detector.extractor.backbone, rcnn.config, detector.extractor.device)
+    contenders[RCNN] = Detector(rcnn.config, rcnn.classes, warping, rcnn.heads, rcnn.fc)
+    return contenders
+
+
+def sample_photographs(data: Path, split: str, count: int, seed: int, max_side: int) -> list[Path]:
+    """Choose photographs of a labelled split or of a folder at random, all where there are fewer.
+
+    Raises
+    ------
+    DataError
+        for data that cannot be read.
+    """
+    if is_labelled(data):
+        paths = [photograph.path for photograph in open_dataset(data, split, max_side=max_side)]
+    else:
+        paths = find_photographs(data)
+    order = np.random.default_rng(seed).permutation(len(paths))
+    return [paths[i] for i in order[:count]]
+
+
+def sum_stages(seconds: dict[str, float], stages: Sequence[str]) -> float:
+    """Add up some stages of a photograph."""
+    return sum(seconds[stage] for stage in stages)
+
+
+def _check_comparable(detector: Detector, rcnn: Detector) -> None:
+    trunks = [fingerprint_weights(one.extractor.backbone) for one in (detector, rcnn)]
+    if trunks[0] != trunks[1]:
+        raise BenchmarkError(
+            f"R-CNN's model has other trunk weights (sha256 {trunks[1][:12]}) than SPP-net's "
+            f"({trunks[0][:12]}); expected the same"
+        )
+    for name in ("backbone", "levels", "feature", "fc_width"):
+        ours, other = getattr(detector.config, name), getattr(rcnn.config, name)
+        if ours != other:
+            raise BenchmarkError(f"R-CNN's model has {name} {other}, SPP-net's {ours}")
+    if detector.classes != rcnn.classes:
+        raise BenchmarkError(
+            f"R-CNN's model knows {', '.join(rcnn.classes)}; expected SPP-net's classes "
+            f"{', '.join(detector.classes)}"
+        )
+
+
+def _warm_up(contenders: dict[str, Detector], path: Path, settings: BenchmarkSettings) -> None:
+    """Let everything that is compiled or allocated at its first use be so."""
+    photo = read_photo(path, settings.max_side)
+    windows = _propose(next(iter(contenders.values())), photo, settings)
+    for name, detector in contenders.items():
+        _measure_contender(detector, photo, windows[:RCNN_WARM_UP] if name == RCNN else windows)
+
+
+def _measure_photograph(
+    contenders: dict[str, Detector], path: Path, turn: int, settings: BenchmarkSettings
+) -> dict[str, Any]:
+    """Measure the contenders on one photograph, in an order that rotates from turn to turn."""
+    clock = StageClock(torch.device("cpu"))
+    with clock.measure("reading"):
+        photo = read_photo(path, settings.max_side)
+    with clock.measure("proposals"):
+        windows = _propose(next(iter(contenders.values())), photo, settings)
+    names = list(contenders)
+    if settings.rcnn_photographs is not None and turn >= settings.rcnn_photographs:
+        names.remove(RCNN)
+    names = names[turn % len(names) :] + names[: turn % len(names)]
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(settings.repeats):
+        for name in names:
+            runs[name].append(_measure_contender(contenders[name], photo, windows))
+    measured = {
+        name: {key: float(np.median([run[key] for run in own])) for key in own[0]}
+        for name, own in runs.items()
+    }
+    return {
+        "name": path.name,
+        "size": [photo.shape[1], photo.shape[0]],
+        "windows": len(windows),
+        "distinct_windows": {name: int(one.pop("distinct")) for name, one in measured.items()},
+        "warp": {name: one.pop("warp") for name, one in measured.items() if "warp" in one},
+        "seconds": {name: {**clock.seconds, **one} for name, one in measured.items()},
+    }
+
+
+def _measure_contender(
+    detector: Detector, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+) -> dict[str, float]:
+    """Seconds of each stage after the proposals, and how many windows were distinct."""
+    extractor = detector.extractor
+    clock = StageClock(extractor.device)
+    with clock.measure("maps"):
+        maps = extractor.compute_maps(photo)
+    with (
+        clock.watch(extractor.trunk, "trunk"),
+        clock.watch(extractor.pyramid, "pyramid"),
+        clock.measure("pool"),
+    ):
+        pooled = extractor.pool(maps, windows)
+    distinct = len(pooled.first)
+    with clock.measure("fc"):
+        pooled, windows = detector.choose(pooled, windows)
+        described = detector.describe(pooled)
+    with clock.measure("classification"):
+        scored = detector.classify(pooled, described, windows, maps.size)
+        select_detections([scored], detector.config)
+    seconds = clock.seconds
+    if isinstance(extractor, RcnnExtractor):
+        # Its convolutions run window by window, so they lie inside of its pooling.
+        conv = seconds["maps"] + seconds["pool"] - seconds["pyramid"]
+        stages = {
+            "conv": conv,
+            "pooling": seconds["pyramid"],
+            "warp": conv - seconds["trunk"],
+        }
+    else:
+        stages = {"conv": seconds["maps"], "pooling": seconds["pool"]}
+    stages |= {stage: seconds[stage] for stage in ("fc", "classification")}
+    return {**stages, "distinct": distinct}
+
+
+def _propose(
+    detector: Detector, photo: NDArray[np.uint8], settings: BenchmarkSettings
+) -> NDArray[np.float32]:
+    method = dataclasses.replace(detector.proposal_settings, max_windows=settings.windows)
+    return propose(photo, method)
+
+
+def _describe(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]:
+    """What the numbers must be read with, beside the record."""
+    config = detector.config
+    return {
+        "settings": dataclasses.asdict(settings),
+        "backbone": config.backbone,
+        "weights": config.weights,
+        "trunk": fingerprint_weights(detector.extractor.backbone),
+        "feature": config.feature,
+        "fc_layers": detector.fc is not None,
+        "fc_rank": config.fc_rank,
+        "promising": config.promising,
+        "classes": len(detector.classes),
+        "proposals": config.proposals,
+        "device": str(detector.extractor.device),
+        "dtype": find_dtype(config.precision, detector.extractor.device),
+        "threads": {
+            "torch": torch.get_num_threads(),
+            "numba": numba.get_num_threads(),
+            "opencv": cv2.getNumThreads(),
+        },
+    }
+
+
+def _list_scales(detector: Detector) -> list[int] | None:
+    """A contender's short sides; R-CNN has none."""
+    warps = isinstance(detector.extractor, RcnnExtractor)
+    return None if warps else list(detector.config.scales)
+
+
+def _summarise(photographs: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Median and quartiles of a contender's stages, over the photographs that it worked on."""
+    own = [one for one in photographs if name in one["seconds"]]
+    seconds = [one["seconds"][name] for one in own]
+    summary = {
+        "photographs": len(own),
+        "windows": _find_spread([one["windows"] for one in own]),
+        "distinct_windows": _find_spread([one["distinct_windows"][name] for one in own]),
+        "stages": {stage: _find_spread([one[stage] for one in seconds]) for stage in STAGES},
+        "paper": _find_spread([sum_stages(one, PAPER_STAGES) for one in seconds]),
+        "all": _find_spread([sum_stages(one, STAGES) for one in seconds]),
+    }
+    if name in own[0]["warp"]:
+        summary["warp"] = _find_spread([one["warp"][name] for one in own])
+    return summary
+
+
+def _compare(photographs: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """How many times as long R-CNN takes on a photograph, as the paper counts and in all."""
+    both = [one["seconds"] for one in photographs if RCNN in one["seconds"]]
+    ratios = {
+        key: [sum_stages(one[RCNN], stages) / sum_stages(one[name], stages) for one in both]
+        for key, stages in (("paper", PAPER_STAGES), ("all", STAGES))
+    }
+    return {
+        "photographs": len(both),
+        **{key: _find_spread(values) for key, values in ratios.items()},
+    }
+
+
+def _find_spread(values: Sequence[float]) -> dict[str, Any]:
+    low, median, high = np.percentile(values, (25, 50, 75)).tolist()
+    return {"median": median, "quartiles": [low, high]}

@@ -1,0 +1,1 @@
+"""A training run: its stages, each of which an interrupted run takes up again."""

@@ -1,0 +1,128 @@
+"""The folder of a training run: what it was begun with, its history, what it took."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import LabelledSet
+from spp_detect.backbones import Backbone
+from spp_detect.files import write_text
+from spp_detect.provenance import describe_run
+
+
+class TrainingError(ValueError):
+    """A run that cannot start or go on; one line says why."""
+
+
+def proposal_folder(run: Path) -> Path:
+    """Where a run keeps the windows that it proposed, for its evaluation, too."""
+    return run / "work" / "proposals"
+
+
+def check_new(folder: Path) -> None:
+    """Raise TrainingError where a folder holds a run or anything else already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TrainingError(
+            f"{folder}: not an empty folder; give --resume to go on with its run, or another --out"
+        )
+
+
+def find_options(folder: Path, options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Find the options of a run to go on with: as it was begun, but for those given now.
+
+    Where there is nothing to go on with, `options` are those of a new run.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return options
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["options"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: not the description of a run: {error}") from error
+    trunk = folder / "work" / "trunk.safetensors"
+    if trunk.is_file():
+        stored["weights"] = str(trunk)
+    return options | stored | given
+
+
+def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
+    """Raise TrainingError where a file, of an earlier start, describes another run than now.
+
+    Parameters
+    ----------
+    path : a json with at least the keys of `identity`.
+    identity : what the run is made of now.
+    what : the subject of the message, as "the run was".
+    """
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in json.loads(json.dumps(identity)).items():
+        if before.get(name) != value:
+            difference = _describe_difference(name, before, value)
+            raise TrainingError(f"{path}: {what} begun with {difference}")
+
+
+def fingerprint_dataset(dataset: LabelledSet) -> str:
+    """Hash the names, sizes and labels of a data set."""
+    digest = hashlib.sha256()
+    for photograph in dataset:
+        labels = photograph.labels
+        digest.update(f"{photograph.name} {photograph.width} {photograph.height}\n".encode())
+        for array in (labels.boxes, labels.classes, labels.difficult):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_weights(backbone: Backbone) -> str:
+    """Hash a trunk's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.layers.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Stage:
+    """Times a stage of a run and adds it to the run's history, whole lines only."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.history, self.name = folder / "history.jsonl", name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            seconds = round(time.perf_counter() - self.start, 3)
+            before = self.history.read_text(encoding="utf-8") if self.history.exists() else ""
+            write_text(
+                self.history, before + json.dumps({"stage": self.name, "seconds": seconds}) + "\n"
+            )
+
+
+def measure_run(folder: Path, photographs: int) -> dict[str, Any]:
+    """What a run took: seconds per stage, disk with all maps, the model's hash."""
+    text = (folder / "history.jsonl").read_text(encoding="utf-8")
+    stages = [json.loads(line) for line in text.splitlines()]
+    files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return {
+        "photographs": photographs,
+        "seconds": round(sum(stage["seconds"] for stage in stages), 1),
+        "stages": stages,
+        "disk_gb": round(sum(files) / 1e9, 3),
+        "model_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "record": describe_run(),
+    }
+
+
+def _describe_difference(name: str, before: dict[str, Any], value: Any) -> str:
+    """Say in what an earlier start differs from now."""
+    old = before.get(name)
+    if name == "config" and isinstance(old, dict):
+        key = next(k for k in {**old, **value} if old.get(k) != value.get(k))
+        return f"{key} {old.get(key)}, now it is {value.get(key)}"
+    return f"other {name}: {old}, now {value}"

@@ -1,0 +1,112 @@
+"""Drawings, pages, progress and records."""
+
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import Detections
+from spp_detect.progress import track
+from spp_detect.provenance import ROOT, describe_run
+from spp_detect.report.drawing import draw_detections, join_images, pick_colour
+from spp_detect.report.page import Figure, render_page
+
+
+def make_detections(*boxes) -> Detections:
+    count = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.linspace(1, 0.5, count).astype(np.float32),
+        np.zeros(count, np.int64),
+    )
+
+
+def test_box_is_drawn_on_its_outermost_pixels():
+    photo = np.zeros((100, 120, 3), np.uint8)
+    image = np.asarray(draw_detections(photo, make_detections([20, 40, 60, 80]), ["cat"]))
+    colour = np.array(pick_colour(0, 1))
+    assert (image[60, 20] == colour).all()
+    assert (image[60, 59] == colour).all()
+    assert (image[79, 40] == colour).all()
+    assert (image[41:79, 21:59] == 0).all()
+    assert (image[60, [18, 19, 60, 61]] == 0).all()
+    assert (image[80:82] == 0).all()
+    assert not photo.any(), "the photograph itself was drawn on"
+
+
+def test_boxes_at_the_border_and_none_at_all():
+    photo = np.full((30, 40, 3), 7, np.uint8)
+    drawn = np.asarray(draw_detections(photo, make_detections([0, 0, 40, 30], [5, 5, 5, 5]), ["a"]))
+    assert drawn.shape == photo.shape
+    empty = np.asarray(draw_detections(photo, make_detections(), ["a"]))
+    assert (empty == photo).all()
+
+
+def test_joined_pictures_fill_their_rows():
+    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (20, 20), "blue")
+    sheet = join_images([red, blue, red], columns=2, width=120)
+    assert sheet.size == (120, 40 + 60)
+    assert sheet.getpixel((79, 39)) == (255, 0, 0)
+    assert sheet.getpixel((81, 39)) == (0, 0, 255)
+    assert sheet.getpixel((119, 99)) == (255, 0, 0)
+
+
+def test_colours_of_classes_differ():
+    assert len({pick_colour(c, 20) for c in range(20)}) == 20
+
+
+class Collector(HTMLParser):
+    """Collects what a browser would see: images and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.images.append(dict(attrs)["src"])
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_page_shows_names_as_they_are():
+    figures = [Figure("drawn/a%20b.jpg", "a <b>.jpg", 'says "hi" & more')]
+    page = render_page("Title & co", {"mAP": "0.5"}, [("Some", figures)], ["note <1>"])
+    seen = Collector()
+    seen.feed(page)
+    assert seen.images == ["drawn/a%20b.jpg"]
+    for text in ("a <b>.jpg", 'says "hi" & more', "Title & co", "0.5", "note <1>"):
+        assert any(text in part for part in seen.text)
+
+
+def test_track_passes_everything_on_and_tells_the_end(capsys):
+    assert list(track(range(3), "things")) == [0, 1, 2]
+    assert list(track(iter("ab"), "letters")) == ["a", "b"]
+    errors = capsys.readouterr().err
+    assert "things: 3 done" in errors
+    assert "letters: 2 done" in errors
+
+
+def test_record_says_where_a_number_comes_from():
+    record = describe_run()
+    assert {"command", "commit", "versions", "machine", "peak_memory_gb"} <= set(record)
+    assert record["versions"]["torch"]
+    assert 0.01 < record["peak_memory_gb"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["/usr/bin/spp-detect", "tables", "voc"], "spp-detect tables voc"),
+        (["/a/spp_detect/__main__.py", "demo"], "python -m spp_detect demo"),
+        ([f"{ROOT}/benchmarks/batching.py", "1"], "python benchmarks/batching.py 1"),
+        (["/elsewhere/mine.py"], "python mine.py"),
+        (["spp-detect", "--columns", "1 scale,R-CNN"], "spp-detect --columns '1 scale,R-CNN'"),
+    ],
+)
+def test_recorded_commands_can_be_typed_again(monkeypatch, arguments, command):
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert describe_run()["command"] == command
