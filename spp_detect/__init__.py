@@ -9,7 +9,8 @@ check_rooms()
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from spp_detect.config import Config, make_config  # noqa: E402
-from spp_detect.detector import Detector, ModelError  # noqa: E402
+from spp_detect.detector import Detector  # noqa: E402
+from spp_detect.model_folder import ModelError  # noqa: E402
 from spp_detect.pyramid import SpatialPyramidPool  # noqa: E402
 
 __all__ = ["Config", "Detector", "ModelError", "SpatialPyramidPool", "make_config"]

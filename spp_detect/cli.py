@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from click.core import ParameterSource
 
 from bbox_regression import RegressionError
 from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
 from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
 from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
-from spp_detect.backbones import (
-    BACKBONES,
-    Backbone,
-    WeightsError,
-    build_backbone,
-    load_weights,
-    read_fc_weights,
+from spp_detect.backbones import BACKBONES, Backbone, WeightsError, read_fc_weights
+from spp_detect.config import (
+    EXTRACTORS,
+    FEATURES,
+    PAPER_SCALES,
+    PRESETS,
+    SINGLE_SCALE,
+    ConfigError,
+    parse_setting,
+    read_settings,
 )
-from spp_detect.config import EXTRACTORS, FEATURES, PRESETS, Config, ConfigError, make_config
-from spp_detect.detector import Detector, ModelError, PhotoDetector
+from spp_detect.detector import Detector, PhotoDetector
 from spp_detect.ensemble import load_detector
-from spp_detect.evaluation import detect_dataset, measure, propose_folder
+from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.experiments.cascade_size import choose_count, measure_counts
 from spp_detect.experiments.demo import run_demo
 from spp_detect.experiments.download import DownloadError, download_voc
 from spp_detect.experiments.paper_tables import TableMaker, TablePlan, render_tables
 from spp_detect.experiments.published import COLUMNS
 from spp_detect.experiments.speed import (
-    PAPER_SCALES,
     BenchmarkError,
     BenchmarkSettings,
     run_benchmark,
@@ -43,14 +43,22 @@ from spp_detect.experiments.speed import (
 )
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
+from spp_detect.folders import propose_folder, report_folder
+from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.provenance import describe_run
 from spp_detect.report.chart import plot_seconds
-from spp_detect.report.folder import report_folder
 from spp_detect.report.terminal import show_benchmark, show_recall, show_result
+from spp_detect.training.assembly import (
+    RunOptions,
+    assemble_run,
+    find_options,
+    make_settings,
+    make_trunk,
+)
+from spp_detect.training.feature_cache import Resources
 from spp_detect.training.finetuning import TuningError
-from spp_detect.training.run import Resources, TrainingRun
-from spp_detect.training.run_folder import TrainingError, check_new, find_options, proposal_folder
+from spp_detect.training.run_folder import TrainingError, check_new, proposal_folder
 from svm import SvmError
 
 PROMISING = 500
@@ -92,6 +100,33 @@ max_side_option = click.option(
 )
 
 
+map_budget_option = click.option(
+    "--map-budget",
+    type=click.FloatRange(0),
+    default=8.0,
+    help="GB of maps, or of R-CNN's features, kept on disk.",
+)
+backbone_option = click.option("--backbone", type=click.Choice(list(BACKBONES)), help="Trunk.")
+weights_option = click.option(
+    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
+)
+preset_option = click.option(
+    "--preset", type=click.Choice(PRESETS), default="default", help="Whose constants."
+)
+train_from_option = click.option(
+    "--train-from", help="First of the trunk's layers that is tuned, too."
+)
+fc_width_option = click.option(
+    "--fc-width", type=click.IntRange(1), help="Values of fc6 and of fc7."
+)
+set_option = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any constant; repeatable."
+)
+config_option = click.option(
+    "--config", type=path_type, help="A .json of constants, as a model's config.json."
+)
+
+
 @click.group(
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     epilog="Bad input ends in one line on stderr and exit status 2; --debug shows a traceback.",
@@ -121,50 +156,43 @@ def download(name: str, to: Path) -> None:
 @app.command()
 @labelled_data
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
-@click.option("--split", default="trainval", help="Split of DATA.")
+@click.option("--split", default=RunOptions.split, help="Split of DATA.")
+@weights_option
+@preset_option
 @click.option(
     "--extractor",
     type=click.Choice(EXTRACTORS),
-    default="spp",
     help="SPP-net, or R-CNN with all else equal: one pass of the trunk per window.",
 )
-@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="resnet18", help="Trunk.")
-@click.option(
-    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
-)
-@click.option("--scales", default="688", help="Short sides in pixels, joined by commas.")
-@click.option("--preset", type=click.Choice(PRESETS), default="default", help="Whose constants.")
+@backbone_option
+@click.option("--scales", help="Short sides in pixels, joined by commas.")
 @click.option(
     "--finetune",
+    "finetune_iterations",
     type=click.IntRange(0),
-    default=0,
     help="Iterations of fine-tuning of the fc layers, 128 windows each.",
 )
-@click.option("--train-from", default="", help="First of the trunk's layers that is tuned, too.")
+@train_from_option
 @click.option(
     "--feature",
     type=click.Choice(FEATURES),
     help="What the SVMs take; fc7 with --finetune, else pool5.",
 )
-@click.option("--fc-width", type=click.IntRange(1), default=4096, help="Values of fc6 and of fc7.")
-@click.option("--proposals", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")
+@fc_width_option
+@click.option("--proposals", type=click.Choice(METHODS), help="Window method.")
 @click.option(
     "--max-windows",
     type=click.IntRange(1),
-    default=Config.max_windows,
     help="Most windows of a photograph, here and in detection.",
 )
+@set_option
+@config_option
 @boxes_option
 @click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
-@seed_option
+@click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with its options.")
 @device_option
-@click.option(
-    "--map-budget",
-    type=click.FloatRange(0),
-    default=8.0,
-    help="GB of maps, or of R-CNN's features, kept on disk.",
-)
+@map_budget_option
 @max_side_option
 @click.pass_context
 def train(
@@ -175,26 +203,29 @@ def train(
     device: str,
     map_budget: float,
     max_side: int,
+    changes: tuple[str, ...],
+    config: Path | None,
     **options: Any,
 ) -> None:
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
-    DATA is a VOC folder, a COCO .json file or a YOLO folder.
+    DATA is a VOC folder, a COCO .json file or a YOLO folder. Constants that are not given are the
+    preset's; the options for them are short for --set KEY=VALUE.
     """
-    options["boxes"] = str(options["boxes"]) if options["boxes"] else None
-    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
-    if resume:
-        given = {name: options[name] for name in options if _is_given(context, name)}
-        options = find_options(out, options, given)
-        if (out / "metrics.json").is_file():
-            print(f"{out}: trained already")
-            return
-    else:
+    named = {name: options.pop(name) for name in ("split", "weights", "preset", "boxes", "classes")}
+    named["boxes"] = str(named["boxes"]) if named["boxes"] else None
+    given: dict[str, Any] = {name: named[name] for name in named if _is_given(context, name)}
+    given["settings"] = _collect_settings(options, changes, config)
+    if not resume:
         check_new(out)
-    classes = options["classes"].split(",") if options["classes"] else None
-    dataset = _open_checked(data, options["split"], classes, max_side)
-    run = _prepare_run(out, dataset, options, resources)
-    run.train()
+    asked = find_options(out, given)
+    if resume and (out / "metrics.json").is_file():
+        print(f"{out}: trained already")
+        return
+    classes = asked.classes.split(",") if asked.classes else None
+    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    dataset = _open_checked(data, asked.split, classes, max_side)
+    assemble_run(out, dataset, asked, resources).train()
     print(f"{out}: trained on {len(dataset)} photographs")
 
 
@@ -358,7 +389,9 @@ def _write_calibration(
 @click.argument("data", type=path_type)
 @click.option("--images", type=click.IntRange(1), default=100, help="Random photographs of DATA.")
 @click.option("--split", default="test", help="Split, where DATA is labelled.")
-@click.option("--scale", type=click.IntRange(16), default=688, help="Of SPP-net at one scale.")
+@click.option(
+    "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of SPP-net at one scale."
+)
 @click.option(
     "--scales",
     default=",".join(map(str, PAPER_SCALES)),
@@ -417,22 +450,24 @@ def benchmark(
 @click.option("--out", type=path_type, required=True, help="Folder for the models and the tables.")
 @click.option("--split", default="trainval", help="Split to train on.")
 @click.option("--test-split", default="test", help="Split to measure on.")
-@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="resnet18", help="Trunk.")
+@weights_option
+@preset_option
+@backbone_option
 @click.option(
-    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
+    "--finetune", "finetune_iterations", type=click.IntRange(1), default=4000, help="Iterations."
 )
-@click.option("--preset", type=click.Choice(PRESETS), default="default", help="Whose constants.")
-@click.option("--finetune", type=click.IntRange(1), default=4000, help="Iterations.")
-@click.option("--train-from", default="", help="First of the trunk's layers that is tuned, too.")
-@click.option("--fc-width", type=click.IntRange(1), default=4096, help="Values of fc6 and of fc7.")
-@click.option("--scale", type=click.IntRange(16), default=688, help="Of the column with one.")
+@train_from_option
+@fc_width_option
+@click.option(
+    "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of the column with one."
+)
 @click.option(
     "--scales", default=",".join(map(str, PAPER_SCALES)), help="Of the column with several."
 )
 @click.option(
     "--columns", default=",".join(COLUMNS), help="Those of the paper to fill, joined by commas."
 )
-@click.option("--max-windows", type=click.IntRange(1), default=3000, help="Per photograph.")
+@click.option("--max-windows", type=click.IntRange(1), help="Per photograph.")
 @click.option(
     "--rcnn-windows",
     type=click.IntRange(1),
@@ -440,47 +475,51 @@ def benchmark(
     "of --max-windows if not given.",
 )
 @click.option("--images", type=click.IntRange(1), default=10, help="Photographs to time.")
-@seed_option
+@set_option
+@config_option
+@click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
 @device_option
-@click.option(
-    "--map-budget", type=click.FloatRange(0), default=8.0, help="GB of maps kept on disk."
-)
+@map_budget_option
 @max_side_option
 def tables(
-    data: Path, out: Path, device: str, map_budget: float, max_side: int, **options: Any
+    data: Path,
+    out: Path,
+    split: str,
+    test_split: str,
+    weights: str,
+    preset: str,
+    scale: int,
+    scales: str,
+    columns: str,
+    rcnn_windows: int | None,
+    images: int,
+    device: str,
+    map_budget: float,
+    max_side: int,
+    changes: tuple[str, ...],
+    config: Path | None,
+    **options: Any,
 ) -> None:
     """Fill the paper's tables 9 and 10: train and measure each cell; run it again to go on."""
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
-    train_set = _open_checked(data, options["split"], None, max_side)
-    test_set = _open_checked(data, options["test_split"], train_set.classes, max_side)
-    name = Path(options["weights"]).name
-    config = make_config(
-        options["preset"],
-        backbone=options["backbone"],
-        weights=name,
-        train_from=options["train_from"],
-        fc_width=options["fc_width"],
-        max_windows=options["max_windows"],
-        seed=options["seed"],
-    )
+    train_set = _open_checked(data, split, None, max_side)
+    test_set = _open_checked(data, test_split, train_set.classes, max_side)
+    settings = _collect_settings(options, changes, config) | {"weights": Path(weights).name}
+    whole = make_settings(preset, settings)
     plan = TablePlan(
         train_set,
         test_set,
-        config,
-        options["finetune"],
-        ((options["scale"],), _parse_scales(options["scales"])),
-        _parse_columns(options["columns"]),
-        options["images"],
-        min(options["rcnn_windows"] or config.max_windows, config.max_windows),
+        whole,
+        ((scale,), _parse_scales(scales)),
+        _parse_columns(columns),
+        images,
+        min(rcnn_windows or whole.model.max_windows, whole.model.max_windows),
     )
 
     def make_backbone() -> Backbone:
-        torch.manual_seed(options["seed"])
-        backbone = build_backbone(options["backbone"])
-        load_weights(backbone, options["weights"])
-        return backbone
+        return make_trunk(whole.model.backbone, weights, whole.model.seed)[0]
 
-    fc_weights = read_fc_weights(options["backbone"], options["weights"])
+    fc_weights = read_fc_weights(whole.model.backbone, weights)
     result = TableMaker(out, plan, make_backbone, resources, fc_weights).fill()
     print(render_tables(result))
 
@@ -555,41 +594,15 @@ def _parse_columns(text: str) -> tuple[str, ...]:
     return columns
 
 
-def _prepare_run(
-    out: Path, dataset: LabelledSet, options: dict[str, Any], resources: Resources
-) -> TrainingRun:
-    torch.manual_seed(options["seed"])
-    backbone = build_backbone(options["backbone"])
-    name = load_weights(backbone, options["weights"])
-    options = {"weights_name": name} | options
-    config = make_config(
-        options["preset"],
-        extractor=options["extractor"],
-        backbone=options["backbone"],
-        weights=options["weights_name"],
-        scales=_parse_scales(options["scales"]),
-        proposals=options["proposals"],
-        max_windows=options["max_windows"],
-        finetune_iterations=options["finetune"],
-        train_from=options["train_from"],
-        feature=options["feature"] or ("fc7" if options["finetune"] else "pool5"),
-        fc_width=options["fc_width"],
-        seed=options["seed"],
-    )
-    boxes = load_boxes(Path(options["boxes"])) if options["boxes"] else None
-    fc_weights = None
-    if config.feature != "pool5" or config.finetune_iterations:
-        fc_weights = read_fc_weights(options["backbone"], options["weights"])
-    return TrainingRun(
-        out,
-        dataset,
-        config,
-        backbone,
-        resources,
-        boxes=boxes,
-        fc_weights=fc_weights,
-        options=options,
-    )
+def _collect_settings(
+    options: dict[str, Any], changes: tuple[str, ...], config: Path | None
+) -> dict[str, Any]:
+    """Constants that differ from the preset's: a file's, then --set's, then the options'."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "scales" in given:
+        given["scales"] = _parse_scales(given["scales"])
+    read = read_settings(config) if config is not None else {}
+    return read | dict(parse_setting(change) for change in changes) | given
 
 
 def _describe_model(run: Path) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from proposals import METHODS
+from spp_detect.parts import PARTS
 from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
 PRESETS = ("default", "paper", "release")
@@ -17,6 +21,8 @@ PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
 EXTRACTORS = ("spp", "rcnn")
 FC_STARTS = ("components", "random")
 PRECISIONS = ("auto", "float32", "bfloat16")
+SINGLE_SCALE = 688  # the paper's single scale
+PAPER_SCALES = (480, 576, 688, 864, 1200)
 
 
 class ConfigError(ValueError):
@@ -25,7 +31,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Config:
-    """The constants of a detector.
+    """What a trained model needs: how windows get their features, and the constants of test time.
 
     The defaults take from the paper and from the release; `make_config` makes either's own
     selection.
@@ -43,22 +49,54 @@ class Config:
     # Of its convolutions and the fc layers, but not in fine-tuning; auto is bfloat16 where the
     # device has instructions for it.
     precision: str = "auto"
-    scales: tuple[int, ...] = (688,)  # short sides in pixels
+    scales: tuple[int, ...] = (SINGLE_SCALE,)  # short sides in pixels
     long_side_limit: int = 6000  # pixels of a resized photograph: bounds the memory
 
     # Windows and pooling (sections 2.2 and 4.1, appendix A).
+    parts: tuple[str, ...] = ("window",)  # of a window's feature, one after the other
     levels: tuple[int, ...] = DEFAULT_LEVELS
     projection: str = "release"
     scale_rule: str = "release"
-    proposals: str = "selective-search-dense"
+    proposals: str = METHODS[0]
     max_windows: int = 3000  # per photograph
 
     # What the SVMs take: pooled features or those of the fine-tuned fc layers (section 4.1).
     feature: str = "pool5"
     fc_width: int = 4096
+    fc_rank: int = 0  # of fc6's weights where they were compressed after training; 0: whole
+
+    # Test time.
+    promising: int = 0  # distinct windows that a pool5 model lets through to fc layers; 0: all
+    score_threshold: float = -1.5
+    nms_iou: float = 0.3
+    max_detections: int = 100  # per class and photograph
+    # After the regression, windows that score above vote_score and overlap a box by vote_iou vote
+    # on it. The best on val; the paper and the release have no vote.
+    vote_iou: float | None = 0.45
+    vote_score: float = -1.0
+
+    seed: int = 0  # of the order of windows and, in training, of all chance
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        try:
+            check_levels(self.levels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if not self.scales or not all(16 <= s <= self.long_side_limit for s in self.scales):
+            raise ConfigError(
+                f"scales {self.scales}: expected short sides of 16 to {self.long_side_limit} pixels"
+            )
+        if not self.parts or not set(self.parts) <= set(PARTS):
+            raise ConfigError(f"parts {self.parts}: expected some of {', '.join(PARTS)}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What only training needs; a saved model records it."""
+
     # What fresh fc layers start from: principal components of pooled features, or random weights.
     fc_start: str = "components"
-    fc_rank: int = 0  # of fc6's weights where they were compressed after training; 0: whole
 
     # Fine-tuning (section 4.1); 0 iterations: none. Each rate holds for its share of them.
     finetune_iterations: int = 0
@@ -98,53 +136,58 @@ class Config:
     # the best on val for a tenth of them.
     regression_lambda: float = 30.0
 
-    # Test time.
-    promising: int = 0  # distinct windows that a pool5 model lets through to fc layers; 0: all
-    score_threshold: float = -1.5
-    nms_iou: float = 0.3
-    max_detections: int = 100  # per class and photograph
-    # After the regression, windows that score above vote_score and overlap a box by vote_iou vote
-    # on it. The best on val; the paper and the release have no vote.
-    vote_iou: float | None = 0.45
-    vote_score: float = -1.0
-
-    seed: int = 0
-
     def __post_init__(self) -> None:
-        _check_types(self)
-        try:
-            check_levels(self.levels)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        choices = (
-            ("preset", PRESETS),
-            ("extractor", EXTRACTORS),
-            ("precision", PRECISIONS),
-            ("fc_start", FC_STARTS),
-            ("projection", RULES),
-            ("scale_rule", RULES),
-            ("feature", FEATURES),
-        )
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}"
-                )
-        if not self.scales or not all(16 <= s <= self.long_side_limit for s in self.scales):
-            raise ConfigError(
-                f"scales {self.scales}: expected short sides of 16 to {self.long_side_limit} pixels"
-            )
-        if self.extractor == "rcnn" and self.train_from:
-            raise ConfigError(
-                f"train_from {self.train_from!r}: expected none with extractor rcnn, whose windows "
-                "are computed once"
-            )
-        for name, (least, most) in _BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ConfigError(f"{name} {value}: expected a value from {least:g} to {most:g}")
+        _check_fields(self)
         _check_schedule(self)
 
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All constants of a training run: the model's and the training's."""
+
+    model: Config = dataclasses.field(default_factory=Config)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        model, training = self.model, self.training
+        if model.fc_rank:
+            raise ConfigError(f"fc_rank {model.fc_rank}: expected 0, it is for trained models")
+        if training.train_from and model.extractor == "rcnn":
+            raise ConfigError(
+                f"train_from {training.train_from!r}: expected none with extractor rcnn, whose "
+                "windows are computed once"
+            )
+        if training.train_from and any(PARTS[part].layer for part in model.parts):
+            raise ConfigError(
+                f"train_from {training.train_from!r}: expected none with parts of earlier layers, "
+                f"as one of {', '.join(model.parts)} is"
+            )
+        if training.train_from and not training.finetune_iterations:
+            raise ConfigError(
+                f"train_from {training.train_from!r}: expected finetune_iterations above 0"
+            )
+        if training.finetune_iterations and model.feature == "pool5" and not training.train_from:
+            raise ConfigError(
+                "feature 'pool5': fine-tuning the fc layers does not change it; expected fc6, fc7 "
+                "or a layer to train_from"
+            )
+
+    @property
+    def has_fc(self) -> bool:
+        """Whether fc layers are trained, even where the SVMs take pooled features."""
+        return self.model.feature != "pool5" or self.training.finetune_iterations > 0
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "preset": PRESETS,
+    "extractor": EXTRACTORS,
+    "precision": PRECISIONS,
+    "fc_start": FC_STARTS,
+    "projection": RULES,
+    "scale_rule": RULES,
+    "proposals": METHODS,
+    "feature": FEATURES,
+}
 
 _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of any bounds
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -192,8 +235,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+ConfigType = TypeVar("ConfigType", Config, TrainingConfig)
+
+
 def make_config(preset: str = "default", **changes: Any) -> Config:
-    """Make the configuration of a preset, with changes.
+    """Make the configuration of a model by a preset, with changes.
 
     Raises
     ------
@@ -203,36 +249,121 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     return config_from_mapping({"preset": preset} | changes)
 
 
-def to_mapping(config: Config) -> dict[str, Any]:
+def make_training_config(preset: str = "default", **changes: Any) -> TrainingConfig:
+    """Make the configuration of a training by a preset, with changes; as `make_config`."""
+    return _build(TrainingConfig, preset, changes)
+
+
+def make_run_config(preset: str = "default", **changes: Any) -> RunConfig:
+    """Make the configuration of a training run by a preset, with changes of either half.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown preset, key, type or value, and for halves that do not fit together.
+    """
+    model, training = split_values({"preset": preset} | changes)
+    return RunConfig(config_from_mapping(model), make_training_config(preset, **training))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Parse "key=value" by the type of the key's field; tuples are joined by commas.
+
+    Examples
+    --------
+    >>> parse_setting("scales=480,688")
+    ('scales', (480, 688))
+    >>> parse_setting("vote_iou=none")
+    ('vote_iou', None)
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key and a value of another type.
+    """
+    key, equals, value = text.partition("=")
+    wanted = {**typing.get_type_hints(Config), **typing.get_type_hints(TrainingConfig)}.get(key)
+    if not equals or wanted is None:
+        raise ConfigError(f"{text!r}: expected key=value, key one of the configuration's")
+    try:
+        return key, _parse(value, wanted)
+    except ValueError as error:
+        name = getattr(wanted, "__name__", str(wanted))
+        raise ConfigError(f"{key} {value!r}: expected {name}") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read keys and values from a json: plain ones, or those of a model's config.json.
+
+    Raises
+    ------
+    ConfigError
+        For a file that is no such json.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if "config" in values:
+            values = {**values["config"], **values.get("training", {})}
+        return {str(k): tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: expected a json of keys and values: {error}") from error
+
+
+def split_values(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split values by key into a model's, unknown ones among them, and a training's."""
+    trained = _name_fields(TrainingConfig)
+    return (
+        {key: value for key, value in values.items() if key not in trained},
+        {key: value for key, value in values.items() if key in trained},
+    )
+
+
+def to_mapping(config: Config | TrainingConfig) -> dict[str, Any]:
     """Turn a configuration into what json can hold."""
     return dataclasses.asdict(config)
 
 
 def config_from_mapping(values: dict[str, Any]) -> Config:
-    """Make a configuration of what json held, which may lack keys: those are the preset's.
+    """Make a model's configuration of what json held; keys that it lacks are the preset's.
 
     Raises
     ------
     ConfigError
         for unknown keys and wrong types.
     """
-    values = _PRESETS.get(values.get("preset", ""), {}) | values
-    known = {field.name for field in dataclasses.fields(Config)}
+    return _build(Config, values.get("preset", "default"), values)
+
+
+def _build(kind: type[ConfigType], preset: Any, values: dict[str, Any]) -> ConfigType:
+    known = _name_fields(kind)
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    own = _PRESETS.get(preset, {})
+    values = {key: value for key, value in own.items() if key in known} | values
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r}")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Config(**fields)
+    return kind(**fields)
 
 
-def _check_schedule(config: Config) -> None:
-    if config.train_from and not config.finetune_iterations:
-        raise ConfigError(f"train_from {config.train_from!r}: expected finetune_iterations above 0")
-    if config.finetune_iterations and config.feature == "pool5" and not config.train_from:
-        raise ConfigError(
-            "feature 'pool5': fine-tuning the fc layers does not change it; expected fc6, fc7 or "
-            "a layer to train_from"
-        )
+def _name_fields(kind: type[Config] | type[TrainingConfig]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def _check_fields(config: Config | TrainingConfig) -> None:
+    """Check every field's type, and its value where it is one of few or has bounds."""
+    _check_types(config)
+    for name, value in vars(config).items():
+        known = _CHOICES.get(name)
+        if known and value not in known:
+            raise ConfigError(f"{name} {value!r}: expected one of {', '.join(known)}")
+        least, most = _BOUNDS.get(name, (-_HUGE, _HUGE))
+        if name in _BOUNDS and value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} {value}: expected a value from {least:g} to {most:g}")
+
+
+def _check_schedule(config: TrainingConfig) -> None:
     for name in ("finetune_positives", "finetune_negatives"):
         if getattr(config, name) % PHOTOGRAPHS_PER_BATCH:
             raise ConfigError(
@@ -253,13 +384,29 @@ def _check_schedule(config: Config) -> None:
         )
 
 
-def _check_types(config: Config) -> None:
-    for name, wanted in typing.get_type_hints(Config).items():
+def _check_types(config: Config | TrainingConfig) -> None:
+    for name, wanted in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
         if type(value) is int and float in (wanted, *typing.get_args(wanted)):
             object.__setattr__(config, name, float(value))
         elif not _is_of(value, wanted):
             raise ConfigError(f"{name} {value!r}: expected {getattr(wanted, '__name__', wanted)}")
+
+
+def _parse(text: str, wanted: Any) -> Any:
+    if isinstance(wanted, types.UnionType):
+        kinds = typing.get_args(wanted)
+        if text.lower() == "none" and types.NoneType in kinds:
+            return None
+        return _parse(text, next(kind for kind in kinds if kind is not types.NoneType))
+    if typing.get_origin(wanted) is tuple:
+        item = typing.get_args(wanted)[0]
+        return tuple(_parse(part, item) for part in text.split(","))
+    if wanted is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return wanted(text)
 
 
 def _is_of(value: Any, wanted: Any) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spp_detect.detector import Detector, ModelError, PhotoDetector
+from spp_detect.detector import Detector, PhotoDetector
+from spp_detect.model_folder import ModelError
 from spp_detect.postprocess import ScoredWindows
 
 

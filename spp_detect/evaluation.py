@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +10,12 @@ from numpy.typing import NDArray
 
 from data import (
     DEFAULT_MAX_SIDE,
-    DataError,
     LabelledSet,
-    find_photographs,
-    is_labelled,
-    open_dataset,
 )
 from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc, find_best_score
-from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
-from spp_detect.files import write_json
 from spp_detect.prefetch import WindowSource, prepare_photos, search_windows
 from spp_detect.progress import track
-from spp_detect.provenance import describe_run
 
 
 def detect_dataset(
@@ -105,48 +95,3 @@ def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResu
         "photographs": len(dataset),
     }
     return result, numbers
-
-
-def propose_folder(
-    folder: Path, split: str, settings: ProposalSettings, out: Path, max_side: int
-) -> tuple[Recall | None, int]:
-    """Propose windows in every photograph of a folder, or of a labelled split, and save them.
-
-    Where there are labels the recall is written beside the boxes, as .json.
-
-    Returns
-    -------
-    The recall where there are labels, and how many photographs could not be read.
-    """
-    dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
-    paths = [p.path for p in dataset] if dataset else find_photographs(folder)
-    prepared = prepare_photos(paths, search_windows(settings), max_side)
-    windows: dict[Path, NDArray[np.float32]] = {}
-    start = time.perf_counter()
-    for path, one in track(prepared, "proposals", len(paths)):
-        if isinstance(one, DataError):
-            print(f"spp-detect: skipped: {one}", file=sys.stderr)
-        else:
-            windows[path] = one[1]
-    seconds = round(time.perf_counter() - start, 1)
-    root = folder if folder.is_dir() and not dataset else None
-    names = [path.relative_to(root).as_posix() if root else path.stem for path in windows]
-    save_boxes(out, names, list(windows.values()), settings.method)
-    if not dataset:
-        return None, len(paths) - len(windows)
-    read = [photograph for photograph in dataset if photograph.path in windows]
-    truths = [photograph.labels.easy.boxes for photograph in read]
-    recall = measure_recall([windows[photograph.path] for photograph in read], truths)
-    numbers = {
-        "method": settings.key(),
-        "split": split,
-        "photographs": len(read),
-        "recall_50": recall.at_50,
-        "recall_70": recall.at_70,
-        "average_recall": recall.average,
-        "windows": recall.windows,
-        "seconds": seconds,
-        "record": describe_run(),
-    }
-    write_json(out.with_suffix(".json"), numbers)
-    return recall, len(paths) - len(windows)

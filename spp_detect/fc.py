@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spp_detect.config import Config
-from spp_detect.inference_copy import FrozenNetwork
+from spp_detect.inference_copy import InferenceCopy
 
 DROPOUT = 0.5
 BESIDE_STD = 0.001  # of the other levels' weights, beside an fc6 that starts from a trained one
@@ -40,7 +40,7 @@ class FcLayers(nn.Module):
             layers[f"drop{6 + i}"] = nn.Dropout(DROPOUT)
         self.layers = nn.Sequential(layers)
         self.length = width
-        self.frozen: FrozenNetwork | None = None
+        self._copy: InferenceCopy | None = None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Turn pooled features, float (N, D), into (N, width)."""
@@ -50,10 +50,13 @@ class FcLayers(nn.Module):
     @torch.inference_mode()
     def describe(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
         """Turn pooled features into what the SVMs take: float32 (N, width)."""
-        if self.frozen is None or self.frozen.precision != precision:
-            self.frozen = FrozenNetwork(self.layers, precision)
-        described: torch.Tensor = self.frozen(pooled)
-        return described.float()
+        if self._copy is None or self._copy.precision != precision:
+            self._copy = InferenceCopy(self.layers, precision)
+        return self._copy(pooled).float()
+
+    def refresh(self) -> None:
+        """Let `describe` follow the layers, whose weights have changed."""
+        self._copy = None
 
     def cut(self, depth: int) -> FcLayers:
         """The first `depth` of the layers, which are shared."""
@@ -134,6 +137,11 @@ class FcLayers(nn.Module):
         fc7.weight.copy_(trained["fc7.weight"])
         fc7.bias.copy_(trained["fc7.bias"])
         return True
+
+
+def describe_windows(fc: FcLayers | None, pooled: torch.Tensor, precision: str) -> torch.Tensor:
+    """Turn pooled features, (U, D), into what the SVMs take: themselves where there is no fc."""
+    return pooled if fc is None else fc.describe(pooled, precision)
 
 
 FC_DEPTH = {"pool5": 0, "fc6": 1, "fc7": 2}

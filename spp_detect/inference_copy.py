@@ -14,36 +14,37 @@ from spp_detect.dtype import find_dtype, use_precision
 ROUNDED = (nn.Conv2d, nn.Linear)  # what `use_precision` computes in half precision
 
 
-class FrozenNetwork(nn.Module):
-    """A network for inference: it follows its source, whose weights may go on to change.
+class InferenceCopy:
+    """A network for inference, made of its source when it is first called.
 
-    It sees changes that torch counts: not those of a fused optimiser, whose user must count them.
+    Whoever changes the source's weights after that calls `refresh`.
 
     Parameters
     ----------
-    source : a trunk or fc layers, in evaluation mode whenever this is called.
-    precision : as the configuration's.
+    source : nn.Module
+        A trunk or fc layers, in evaluation mode whenever this is called.
+    precision : str
+        As the configuration's.
     """
 
     def __init__(self, source: nn.Module, precision: str) -> None:
-        super().__init__()
-        self._source = (source,)  # in a tuple, so that its weights are not this module's, too
+        self.source = source
         self.precision = precision
-        self._versions: list[tuple[int, int, int]] = []
+        self._frozen: nn.Module | None = None
+
+    def refresh(self) -> None:
+        """Let go of what was made of the source's former weights."""
+        self._frozen = None
 
     @torch.inference_mode()
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Compute what the source would, rounded otherwise."""
-        (source,) = self._source
-        tensors = (*source.parameters(), *source.buffers())
-        versions = [(id(one), one.data_ptr(), one._version) for one in tensors]
-        if versions != self._versions:
-            self._frozen = (freeze(source, self.precision),)
-            self._versions = versions
+        if self._frozen is None:
+            self._frozen = freeze(self.source, self.precision)
         if find_dtype(self.precision, values.device) == "float32":
             values = values.float()
         with use_precision(self.precision, values.device):
-            computed: torch.Tensor = self._frozen[0](values)
+            computed: torch.Tensor = self._frozen(values)
         return computed
 
 

@@ -18,28 +18,9 @@ from bbox_regression import decode
 from eval import Detections
 from spp_detect.config import Config
 from spp_detect.features import multiply_rows
+from spp_detect.heads import Heads
 
 PREFIX = 4  # times the detections wanted: windows that NMS sees first
-
-
-@dataclass(frozen=True)
-class Heads:
-    """What was learnt on top of the trunk, for C classes and D pooled values.
-
-    Attributes
-    ----------
-    svm_coef : float32 (C, F), F values of the fc layers, D without; svm_intercept : float32 (C,).
-    regression_coef : float32 (C, D, 4); regression_intercept : float32 (C, 4).
-    """
-
-    svm_coef: torch.Tensor
-    svm_intercept: torch.Tensor
-    regression_coef: torch.Tensor
-    regression_intercept: torch.Tensor
-
-    def to(self, device: torch.device) -> Heads:
-        """Copy to a device."""
-        return Heads(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)

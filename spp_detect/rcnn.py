@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from spp_detect.features import Extractor, WindowFeatures, round_half
+from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, round_half
 from spp_detect.projection import unique_rows
+from spp_detect.watch import Watch, unwatched
 
 CROP_SIDE = 224  # pixels: the side of the trunks' training crops
 CONTEXT = 16  # pixels of the warped crop around the window (R-CNN, appendix A)
@@ -19,89 +20,82 @@ BATCHES = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
-class WarpSource:
+class WarpSource(PhotoFeatures):
     """What the crops of one photograph are warped from.
 
     Attributes
     ----------
-    size : (width, height) of the photograph in pixels.
-    pixels : float32 (1, 3, H, W), normalised, on the device.
-    rounded : whether features are those that `CropFeatures` would hold, to the bit.
+    size : (width, height)
+        Of the photograph in pixels.
+    pixels : float32 (1, 3, H, W)
+        Normalised, on the device.
+    extractor : RcnnExtractor
+        Computes the crops' maps.
+    rounded : bool
+        Whether features are those that a cache would hold, to the bit.
     """
 
     size: tuple[int, int]
     pixels: torch.Tensor
+    extractor: RcnnExtractor
     rounded: bool = False
 
+    @torch.inference_mode()
+    def pool(self, windows: NDArray[np.float32], watch: Watch = unwatched) -> WindowFeatures:
+        """Pool windows, float32 (N, 4) in the photograph, each from a map of its own."""
+        with watch("conv"):
+            first, inverse = unique_rows(windows)
+            features = self.compute(windows[first], watch)
+        return WindowFeatures(features, first, inverse, windows, self.size)
 
-@dataclass(frozen=True)
-class CropFeatures:
-    """The features of one photograph's windows, computed before.
+    @torch.inference_mode()
+    def compute(self, windows: NDArray[np.float32], watch: Watch = unwatched) -> torch.Tensor:
+        """Compute the features of distinct windows: (N, D), in half precision if rounded."""
+        extractor = self.extractor
+        parts = [
+            self._pool_regions(torch.from_numpy(part.place(windows, self.size)), k, watch)
+            for k, part in enumerate(extractor.parts)
+        ]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return round_half(features) if self.rounded else features
 
-    Attributes
-    ----------
-    size : (width, height) of the photograph in pixels.
-    windows : float32 (U, 4), each once.
-    features : float16 (U, D).
-    """
-
-    size: tuple[int, int]
-    windows: NDArray[np.float32]
-    features: torch.Tensor
-
-    def find(self, windows: NDArray[np.float32]) -> torch.Tensor:
-        """Look up windows, float32 (N, 4): float16 (N, D); KeyError for one that is not there."""
-        rows = {tuple(window): row for row, window in enumerate(self.windows.tolist())}
-        return self.features[[rows[tuple(window)] for window in windows.tolist()]]
+    def _pool_regions(self, regions: torch.Tensor, part: int, watch: Watch) -> torch.Tensor:
+        """Compute a part's maps of regions, each by itself, and pool them whole."""
+        extractor = self.extractor
+        layer, pyramid = extractor.parts[part].layer, extractor.pyramids[part]
+        distinct = regions.to(extractor.device)
+        features = torch.empty((0, extractor.lengths[part]), device=extractor.device)
+        step = BATCHES[extractor.device.type]
+        for start in range(0, len(distinct), step):
+            batch = distinct[start : start + step]
+            count = len(batch)
+            if self.rounded:
+                # A convolution may round otherwise in a batch of another size.
+                batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
+            with watch("warp"):
+                crops = warp_windows(self.pixels, batch)
+            maps = extractor.trunk(crops)[layer]
+            with watch("pooling"):
+                pooled = pyramid(maps)[:count]
+            if not start:
+                features = pooled.new_empty((len(distinct), extractor.lengths[part]))
+            features[start : start + count] = pooled
+        return features
 
 
 class RcnnExtractor(Extractor):
-    """The convolutions once per window, then the same pyramid: R-CNN beside FeatureExtractor.
+    """The convolutions once per window, then the same pyramid: R-CNN beside SppExtractor.
 
     Scales and rules of the configuration have no meaning here.
     """
 
     @torch.inference_mode()
-    def compute_maps(self, photo: NDArray[np.uint8]) -> WarpSource:
+    def compute_maps(self, photo: NDArray[np.uint8], watch: Watch = unwatched) -> WarpSource:
         """Normalise a uint8 RGB photograph (H, W, 3); the maps wait for the windows."""
         height, width = photo.shape[:2]
-        return WarpSource((width, height), self.backbone.normalise(photo).to(self.device))
-
-    @torch.inference_mode()
-    def pool(
-        self, source: WarpSource | CropFeatures, windows: NDArray[np.float32]
-    ) -> WindowFeatures:
-        """Pool windows, float32 (N, 4) in the photograph: compute their maps, or look them up."""
-        first, inverse = unique_rows(windows)
-        if isinstance(source, CropFeatures):
-            features = source.find(windows[first]).to(self.device)
-        else:
-            features = self._compute(source, windows[first])
-        return WindowFeatures(features, first, inverse)
-
-    @torch.inference_mode()
-    def keep(self, source: WarpSource, windows: NDArray[np.float32]) -> CropFeatures:
-        """Pool windows, float32 (N, 4), for use again and again."""
-        source = replace(source, rounded=True)
-        windows = windows[unique_rows(windows)[0]]
-        return CropFeatures(source.size, windows, self._compute(source, windows).cpu())
-
-    def _compute(self, source: WarpSource, windows: NDArray[np.float32]) -> torch.Tensor:
-        """Compute the maps of windows, each by itself, and pool them whole: float (N, D)."""
-        distinct = torch.from_numpy(windows).to(self.device)
-        features = torch.empty((0, self.length), device=self.device)
-        step = BATCHES[self.device.type]
-        for start in range(0, len(windows), step):
-            batch = distinct[start : start + step]
-            count = len(batch)
-            if source.rounded:
-                # A convolution may round otherwise in a batch of another size.
-                batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
-            pooled = self.pyramid(self.trunk(warp_windows(source.pixels, batch)))[:count]
-            if not start:
-                features = pooled.new_empty((len(windows), self.length))
-            features[start : start + count] = pooled
-        return round_half(features) if source.rounded else features
+        with watch("conv"):
+            pixels = self.backbone.normalise(photo).to(self.device)
+        return WarpSource((width, height), pixels, self)
 
 
 def warp_windows(pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,12 @@
 """Convolutional trunks that end at a map of stride 16."""
 
-from spp_detect.backbones.base import Backbone, InputFormat, split_backbone
+from spp_detect.backbones.base import (
+    Backbone,
+    InputFormat,
+    Segment,
+    cut_backbone,
+    split_backbone,
+)
 from spp_detect.backbones.registry import BACKBONES, build_backbone
 from spp_detect.backbones.weights import WeightsError, load_weights, read_fc_weights
 
@@ -8,8 +14,10 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "InputFormat",
+    "Segment",
     "WeightsError",
     "build_backbone",
+    "cut_backbone",
     "load_weights",
     "read_fc_weights",
     "split_backbone",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,22 +70,84 @@ class Backbone(nn.Module):
         return ((values.float() - mean) / std).permute(2, 0, 1)[None]
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Some of a trunk's layers, one after the other.
+
+    Attributes
+    ----------
+    name : str
+        Of the last layer; "" where it is the trunk's last.
+    layers : nn.Module
+        They share the trunk's weights.
+    channels : int
+        Of the map after them.
+    grid : CellGrid
+        Where that map's cells lie.
+    """
+
+    name: str
+    layers: nn.Module
+    channels: int
+    grid: CellGrid
+
+
+def cut_backbone(backbone: Backbone, names: Iterable[str]) -> list[Segment]:
+    """Cut a trunk after some of its layers, in their order whatever that of `names`.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The trunk.
+    names : iterable of str
+        Names of layers, as "layer2" or "features.9"; "" for the last.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is no layer's.
+    """
+    wanted = set(names)
+    if wanted == {""}:
+        return [Segment("", backbone.layers, backbone.channels, backbone.grid)]
+    layers = OrderedDict(_list_layers(backbone.layers))
+    known = list(layers)[:-1]
+    for name in sorted(wanted - {"", *known}):
+        raise ConfigError(
+            f"layer {name!r}: expected a layer of {backbone.name} before its last: "
+            f"{', '.join(known)}"
+        )
+    segments, start = [], 0
+    for end, name in enumerate([*known, ""], 1):
+        if name in wanted:
+            parts = list(layers.values())
+            before = nn.Sequential(*parts[:end])
+            channels = _count_channels(before)
+            own = nn.Sequential(*parts[start:end])
+            segments.append(Segment(name, own, channels, measure_grid(before)))
+            start = end
+    return segments
+
+
 def split_backbone(backbone: Backbone, layer: str) -> tuple[Backbone, nn.Sequential]:
     """Split a trunk before one of its layers; both parts share the trunk's weights.
 
     Parameters
     ----------
-    backbone : the trunk.
-    layer : name of the second part's first layer, as "layer3" or "features.10"; "" for none.
+    backbone : Backbone
+        The trunk.
+    layer : str
+        Name of the second part's first layer, as "layer3" or "features.10"; "" for none.
 
     Returns
     -------
-    stem and tail: the tail is empty where `layer` is "".
+    tuple of Backbone and nn.Sequential
+        Stem and tail: the tail is empty where `layer` is "".
 
     Raises
     ------
     ConfigError
-        for a name that is no layer's, or the first layer's, before which there is no map.
+        For a name that is no layer's, or the first layer's, before which there is no map.
     """
     if not layer:
         return backbone, nn.Sequential()
@@ -98,10 +160,14 @@ def split_backbone(backbone: Backbone, layer: str) -> tuple[Backbone, nn.Sequent
     cut = names.index(layer)
     parts = list(layers.values())
     stem, tail = nn.Sequential(*parts[:cut]), nn.Sequential(*parts[cut:])
-    with torch.no_grad():
-        device = next(backbone.parameters()).device
-        channels = stem(torch.zeros(1, 3, 64, 64, device=device)).shape[1]
+    channels = _count_channels(stem)
     return Backbone(backbone.name, stem, channels, backbone.input_format).eval(), tail
+
+
+@torch.no_grad()
+def _count_channels(layers: nn.Module) -> int:
+    device = next(layers.parameters()).device
+    return int(layers(torch.zeros(1, 3, 64, 64, device=device)).shape[1])
 
 
 def _list_layers(layers: nn.Module) -> Iterator[tuple[str, nn.Module]]:

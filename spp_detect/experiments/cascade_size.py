@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from data import LabelledSet
 from eval import Detections
-from spp_detect.cascade import keep_rows
-from spp_detect.detector import Detector, ModelError
+from spp_detect.detector import Detector
 from spp_detect.evaluation import measure, prepare_dataset
+from spp_detect.model_folder import ModelError
 from spp_detect.postprocess import select_detections
 from spp_detect.prefetch import search_windows
 
@@ -32,18 +32,14 @@ def measure_counts(
     -------
     mAP by count, as a fraction; 0 is for all windows.
     """
-    assert cascade.first is not None
-    found: dict[int, list[Detections]] = {count: [] for count in (0, *counts)}
+    detectors = {count: cascade.let_through(count) for count in (0, *counts)}
+    found: dict[int, list[Detections]] = {count: [] for count in detectors}
     source = search_windows(cascade.proposal_settings)
     for photo, windows in prepare_dataset(dataset, source, max_side):
-        maps = cascade.extractor.compute_maps(photo)
-        pooled = cascade.extractor.pool(maps, windows)
-        described = cascade.describe(pooled)
-        for count, detections in found.items():
-            rows = cascade.first.find_best(pooled.features, count or len(described))
-            kept, own = keep_rows(pooled, windows, rows)
-            scored = cascade.classify(kept, described[rows], own, maps.size)
-            detections.append(select_detections([scored], cascade.config))
+        pooled = cascade.extractor.compute_maps(photo).pool(windows)
+        for count, detector in detectors.items():
+            scored = detector.score_pooled(pooled)
+            found[count].append(select_detections([scored], cascade.config))
     return {count: measure(one, dataset)[0].mean_ap for count, one in found.items()}
 
 

@@ -13,19 +13,20 @@ from PIL import Image
 from data import LabelledSet, make_synthetic_set, open_dataset
 from eval import plot_curves, write_comp
 from spp_detect.backbones import Backbone, build_backbone
-from spp_detect.config import Config, make_config
+from spp_detect.config import RunConfig, make_run_config
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.experiments.pretraining import pretrain_trunk
 from spp_detect.experiments.speed import BenchmarkSettings, run_benchmark
 from spp_detect.files import write_json, write_text
+from spp_detect.folders import report_folder
 from spp_detect.provenance import describe_run
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.drawing import join_images, save_image
-from spp_detect.report.folder import report_folder
 from spp_detect.report.page import Figure, render_page
 from spp_detect.report.terminal import show_benchmark, show_result
-from spp_detect.training.run import Resources, TrainingRun
+from spp_detect.training.feature_cache import Resources
+from spp_detect.training.run import TrainingRun
 
 TRUNK_STEPS = 1200
 PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
@@ -89,9 +90,9 @@ def train_detector(
     return TrainingRun(run, dataset, demo_config(seed), backbone, Resources(device)).train()
 
 
-def demo_config(seed: int) -> Config:
+def demo_config(seed: int) -> RunConfig:
     """The default constants, at a scale that suits the set's small photographs."""
-    return make_config(backbone="small5", weights="demo", scales=(320,), seed=seed)
+    return make_run_config(backbone="small5", weights="demo", scales=(320,), seed=seed)
 
 
 def _evaluate(detector: Detector, test: LabelledSet, out: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from data import LabelledSet
 from eval import Detections
 from proposals import ProposalCache
 from spp_detect.backbones import Backbone
-from spp_detect.config import Config, ConfigError, to_mapping
+from spp_detect.config import ConfigError, RunConfig, to_mapping
 from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.evaluation import measure, prepare_dataset
 from spp_detect.experiments import published
@@ -27,7 +27,8 @@ from spp_detect.files import write_json, write_text
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import search_windows
 from spp_detect.provenance import describe_run
-from spp_detect.training.run import Resources, TrainingRun
+from spp_detect.training.feature_cache import Resources
+from spp_detect.training.run import SharedFiles, TrainingRun
 from spp_detect.training.run_folder import check_identity, fingerprint_dataset, fingerprint_weights
 
 Way = dict[str, bool]  # how `select_detections` selects
@@ -53,8 +54,8 @@ class TablePlan:
     Attributes
     ----------
     train, test : labelled photographs with the same classes.
-    config : the constants; its scales, feature, extractor and iterations are those of each cell.
-    iterations : of the fine-tuning.
+    config : the constants, iterations of the fine-tuning among them; scales, feature and extractor
+        are those of each cell.
     scales : of the columns with one scale and with several.
     columns : of the paper's, those to fill.
     photographs : timed.
@@ -64,8 +65,7 @@ class TablePlan:
 
     train: LabelledSet
     test: LabelledSet
-    config: Config
-    iterations: int
+    config: RunConfig
     scales: tuple[tuple[int, ...], tuple[int, ...]]
     columns: tuple[str, ...]
     photographs: int
@@ -111,6 +111,7 @@ class TableMaker:
             where the folder's cells are of another plan.
         """
         self._begin()
+        model, training = self.plan.config.model, self.plan.config.training
         cells = {column: self._fill_column(column) for column in self.plan.columns}
         result = {
             "mean_ap": cells,
@@ -118,14 +119,14 @@ class TableMaker:
             "paper": {"mean_ap_percent": published.MEAN_AP, "seconds": published.SECONDS},
             "train": f"{self.plan.train.split}, {len(self.plan.train)} photographs",
             "test": f"{self.plan.test.split}, {len(self.plan.test)} photographs",
-            "backbone": self.plan.config.backbone,
-            "weights": self.plan.config.weights,
-            "iterations": self.plan.iterations,
-            "max_windows": self.plan.config.max_windows,
+            "backbone": model.backbone,
+            "weights": model.weights,
+            "iterations": training.finetune_iterations,
+            "max_windows": model.max_windows,
             "rcnn_windows": self.plan.rcnn_windows,
-            "train_from": self.plan.config.train_from,
+            "train_from": training.train_from,
             "fc_start": self._find_fc_start(),
-            "vote": self.plan.config.vote_iou is not None,
+            "vote": model.vote_iou is not None,
             "record": describe_run(),
         }
         write_json(self.out / "tables.json", result)
@@ -136,8 +137,7 @@ class TableMaker:
         """Write down what the tables are made of, or check that the folder's are of the same."""
         plan = self.plan
         identity = {
-            "config": to_mapping(plan.config),
-            "iterations": plan.iterations,
+            "config": to_mapping(plan.config.model) | to_mapping(plan.config.training),
             "scales": plan.scales,
             "photographs timed": plan.photographs,
             "train": fingerprint_dataset(plan.train),
@@ -174,27 +174,35 @@ class TableMaker:
             for row, path in cells.items()
         }
 
-    def _configure(self, column: str, model: str) -> Config:
-        plan = self.plan
-        return dataclasses.replace(
-            plan.config,
-            max_windows=plan.rcnn_windows if column == RCNN else plan.config.max_windows,
-            scales=plan.scales[column == "5 scales"],
-            extractor="rcnn" if column == RCNN else "spp",
-            train_from=plan.config.train_from if model.startswith("ft") and column != RCNN else "",
-            # R-CNN's crops are not mirrored, so the maps are not either.
-            mirror_finetuning=False,
-            feature=model.removeprefix("ft"),
-            finetune_iterations=plan.iterations if model.startswith("ft") else 0,
+    def _configure(self, column: str, model: str) -> RunConfig:
+        plan, tuned = self.plan, model.startswith("ft")
+        rcnn = column == RCNN
+        return RunConfig(
+            dataclasses.replace(
+                plan.config.model,
+                max_windows=plan.rcnn_windows if rcnn else plan.config.model.max_windows,
+                scales=plan.scales[column == "5 scales"],
+                extractor="rcnn" if rcnn else "spp",
+                feature=model.removeprefix("ft"),
+            ),
+            dataclasses.replace(
+                plan.config.training,
+                finetune_iterations=plan.config.training.finetune_iterations if tuned else 0,
+                train_from=plan.config.training.train_from if tuned and not rcnn else "",
+                # R-CNN's crops are not mirrored, so the maps are not either.
+                mirror_finetuning=False,
+            ),
         )
 
-    def _train(self, folder: Path, config: Config) -> Detector:
+    def _train(self, folder: Path, config: RunConfig) -> Detector:
         if (folder / "metrics.json").is_file():
             return Detector.load(folder, self.resources.device.type)
         tuned = folder.parent / "ftfc7" / "work" / "tuned.safetensors"
-        if folder.name == "ftfc6" and tuned.is_file():
-            (folder / "work").mkdir(parents=True, exist_ok=True)
-            shutil.copy(tuned, folder / "work" / "tuned.safetensors")
+        shared = SharedFiles(
+            proposals=self.out / "proposals",
+            maps=None if config.training.train_from else folder.parent / "maps",
+            tuned=tuned if folder.name == "ftfc6" and tuned.is_file() else None,
+        )
         run = TrainingRun(
             folder,
             self.plan.train,
@@ -202,14 +210,13 @@ class TableMaker:
             self.make_backbone(),
             self.resources,
             fc_weights=self.fc_weights,
-            proposals=self.out / "proposals",
-            maps=None if config.train_from else folder.parent / "maps",
+            shared=shared,
         )
         return run.train()
 
     def _measure(self, models: dict[str, Detector]) -> dict[str, dict[str, Any]]:
         """Measure every row of a column; windows are pooled once for models of the same trunk."""
-        settings = make_proposal_settings(self.plan.config)
+        settings = make_proposal_settings(self.plan.config.model)
         source = search_windows(settings, ProposalCache(self.out / "proposals"))
         trunks: dict[str, list[str]] = {}
         for model, detector in models.items():
@@ -235,7 +242,7 @@ class TableMaker:
             detector = Detector.load(self.out / first / "ftfc7", self.resources.device.type)
             photographs = self.plan.test.photographs[: self.plan.photographs]
             (single,), several = self.plan.scales
-            settings = BenchmarkSettings(single, several, self.plan.config.max_windows)
+            settings = BenchmarkSettings(single, several, self.plan.config.model.max_windows)
             write_json(path, run_benchmark(detector, [p.path for p in photographs], settings))
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
@@ -252,10 +259,8 @@ def _score_together(
     models: list[Detector], photo: NDArray[np.uint8], windows: NDArray[np.float32]
 ) -> list[ScoredWindows]:
     """Score windows by models of the same trunk, pooled once."""
-    extractor = models[0].extractor
-    maps = extractor.compute_maps(photo)
-    pooled = extractor.pool(maps, windows)
-    return [one.classify(pooled, one.describe(pooled), windows, maps.size) for one in models]
+    pooled = models[0].extractor.compute_maps(photo).pool(windows)
+    return [one.score_pooled(pooled) for one in models]
 
 
 def render_tables(result: dict[str, Any]) -> str:

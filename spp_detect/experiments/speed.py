@@ -16,23 +16,21 @@ import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from data import DEFAULT_MAX_SIDE, find_photographs, is_labelled, open_dataset, read_photo
 from proposals import propose
+from spp_detect.config import PAPER_SCALES, SINGLE_SCALE
 from spp_detect.detector import Detector
 from spp_detect.dtype import find_dtype
-from spp_detect.features import FeatureExtractor
 from spp_detect.postprocess import select_detections
 from spp_detect.progress import track
 from spp_detect.provenance import describe_run
 from spp_detect.rcnn import RcnnExtractor
+from spp_detect.spp import SppExtractor
 from spp_detect.training.run_folder import fingerprint_weights
 
 STAGES = ("reading", "proposals", "conv", "pooling", "fc", "classification")
 PAPER_STAGES = ("conv", "pooling", "fc")  # what the paper's tables 9 and 10 count
-PAPER_SCALE = 688  # the paper's single scale
-PAPER_SCALES = (480, 576, 688, 864, 1200)
 RCNN = "R-CNN"
 RCNN_WARM_UP = 256  # windows: enough for whole batches, and soon done
 
@@ -55,7 +53,7 @@ class BenchmarkSettings:
     max_side : largest side of a photograph in pixels.
     """
 
-    single_scale: int = PAPER_SCALE
+    single_scale: int = SINGLE_SCALE
     scales: tuple[int, ...] = PAPER_SCALES
     windows: int = 2000
     rcnn_photographs: int | None = None
@@ -64,45 +62,44 @@ class BenchmarkSettings:
 
 
 class StageClock:
-    """Adds up the seconds of stages.
+    """Adds up the seconds of stages; a stage inside another is not counted in that one.
 
     Parameters
     ----------
-    device : where a GPU's queued work is waited for at both ends of a stage.
+    device : torch.device
+        A GPU's queued work is waited for at both ends of a stage.
+
+    Attributes
+    ----------
+    seconds : dict of float
+        By the stage's name.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._running: list[str] = []
+        self._since = 0.0
 
     @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
+    def __call__(self, stage: str) -> Iterator[None]:
         """Measure what is done in the context."""
-        self._start(stage)
-        yield
-        self._stop(stage)
-
-    @contextmanager
-    def watch(self, module: nn.Module, stage: str) -> Iterator[None]:
-        """Measure every forward pass of a module in the context."""
-        before = module.register_forward_pre_hook(lambda *_: self._start(stage))
-        after = module.register_forward_hook(lambda *_: self._stop(stage))
+        self._turn()
+        self._running.append(stage)
         try:
             yield
         finally:
-            before.remove()
-            after.remove()
+            self._turn()
+            self._running.pop()
 
-    def _start(self, stage: str) -> None:
-        self.seconds[stage] -= self._now()
-
-    def _stop(self, stage: str) -> None:
-        self.seconds[stage] += self._now()
-
-    def _now(self) -> float:
+    def _turn(self) -> None:
+        """Give the time since the last turn to the innermost stage."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
 
 
 def run_benchmark(
@@ -144,7 +141,7 @@ def run_benchmark(
         **_describe(detector, settings),
         "contenders": {
             name: {
-                "scales": _list_scales(one),
+                "scales": None if name == RCNN else list(one.config.scales),
                 "heads_trained_with": one.config.extractor,
                 **_summarise(photographs, name),
             }
@@ -166,7 +163,7 @@ def make_contenders(
     contenders = {}
     for scales in ((settings.single_scale,), settings.scales):
         config = dataclasses.replace(detector.config, scales=scales)
-        extractor = FeatureExtractor(detector.extractor.backbone, config, detector.extractor.device)
+        extractor = SppExtractor(detector.extractor.backbone, config, detector.extractor.device)
         name = f"SPP-net, {len(scales)} scale{'s' if len(scales) > 1 else ''}"
         parts = detector.classes, extractor, detector.heads, detector.fc, detector.first
         contenders[name] = Detector(config, *parts)
@@ -227,9 +224,9 @@ def _measure_photograph(
 ) -> dict[str, Any]:
     """Measure the contenders on one photograph, in an order that rotates from turn to turn."""
     clock = StageClock(torch.device("cpu"))
-    with clock.measure("reading"):
+    with clock("reading"):
         photo = read_photo(path, settings.max_side)
-    with clock.measure("proposals"):
+    with clock("proposals"):
         windows = _propose(next(iter(contenders.values())), photo, settings)
     names = list(contenders)
     if settings.rcnn_photographs is not None and turn >= settings.rcnn_photographs:
@@ -257,36 +254,17 @@ def _measure_contender(
     detector: Detector, photo: NDArray[np.uint8], windows: NDArray[np.float32]
 ) -> dict[str, float]:
     """Seconds of each stage after the proposals, and how many windows were distinct."""
-    extractor = detector.extractor
-    clock = StageClock(extractor.device)
-    with clock.measure("maps"):
-        maps = extractor.compute_maps(photo)
-    with (
-        clock.watch(extractor.trunk, "trunk"),
-        clock.watch(extractor.pyramid, "pyramid"),
-        clock.measure("pool"),
-    ):
-        pooled = extractor.pool(maps, windows)
-    distinct = len(pooled.first)
-    with clock.measure("fc"):
-        pooled, windows = detector.choose(pooled, windows)
-        described = detector.describe(pooled)
-    with clock.measure("classification"):
-        scored = detector.classify(pooled, described, windows, maps.size)
+    clock = StageClock(detector.extractor.device)
+    pooled = detector.extractor.compute_maps(photo, clock).pool(windows, clock)
+    scored = detector.score_pooled(pooled, clock)
+    with clock("classification"):
         select_detections([scored], detector.config)
-    seconds = clock.seconds
-    if isinstance(extractor, RcnnExtractor):
-        # Its convolutions run window by window, so they lie inside of its pooling.
-        conv = seconds["maps"] + seconds["pool"] - seconds["pyramid"]
-        stages = {
-            "conv": conv,
-            "pooling": seconds["pyramid"],
-            "warp": conv - seconds["trunk"],
-        }
-    else:
-        stages = {"conv": seconds["maps"], "pooling": seconds["pool"]}
-    stages |= {stage: seconds[stage] for stage in ("fc", "classification")}
-    return {**stages, "distinct": distinct}
+    seconds = {stage: clock.seconds[stage] for stage in STAGES if stage in clock.seconds}
+    if "warp" in clock.seconds:
+        # R-CNN's, a part of its convolutions, which run window by window.
+        seconds["warp"] = clock.seconds["warp"]
+        seconds["conv"] += seconds["warp"]
+    return {**seconds, "distinct": len(pooled.first)}
 
 
 def _propose(
@@ -318,12 +296,6 @@ def _describe(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]
             "opencv": cv2.getNumThreads(),
         },
     }
-
-
-def _list_scales(detector: Detector) -> list[int] | None:
-    """A contender's short sides; R-CNN has none."""
-    warps = isinstance(detector.extractor, RcnnExtractor)
-    return None if warps else list(detector.config.scales)
 
 
 def _summarise(photographs: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from data import DEFAULT_MAX_SIDE, DataError, find_photographs, read_photo
+from data import DataError, read_photo
 from eval import Detections
-from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json, write_text
-from spp_detect.progress import track
 from spp_detect.report.drawing import draw_detections, save_image
 from spp_detect.report.page import Figure, render_page
-
-SECONDS_BETWEEN_SAVES = 30.0
 
 
 class FolderReport:
@@ -85,42 +80,3 @@ class FolderReport:
             corners = (x, y, round(x + width, 2), round(y + height, 2))
             writer.writerow([result["image_id"], result["category"], result["score"], *corners])
         return text.getvalue()
-
-
-def report_folder(
-    detector: PhotoDetector,
-    folder: Path,
-    out: Path,
-    min_score: float,
-    max_side: int = DEFAULT_MAX_SIDE,
-) -> int:
-    """Detect on a folder and write what was found; what is done is saved along the way.
-
-    Parameters
-    ----------
-    detector : a loaded model, or several together.
-    folder : photographs, in folders of any depth, or a single one.
-    out : gets detections.json (COCO results), detections.csv, drawn/ and index.html.
-    min_score : least score of a detection.
-    max_side : largest side of a photograph in pixels.
-
-    Returns
-    -------
-    How many photographs could not be read; each is named on stderr.
-    """
-    paths = find_photographs(folder)
-    report = FolderReport(folder, out, detector.classes)
-    saved = time.monotonic()
-    try:
-        for path, found in track(detector.detect_paths(paths, max_side), "detection", len(paths)):
-            if isinstance(found, DataError):
-                report.skip(found)
-                continue
-            above = found.scores >= min_score
-            report.add(path, Detections(*(column[above] for column in found)), max_side)
-            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                report.save()
-                saved = time.monotonic()
-    finally:
-        report.save()
-    return len(report.skipped)

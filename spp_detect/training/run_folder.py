@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data import LabelledSet
+from proposals import BoxesFile
 from spp_detect.backbones import Backbone
 from spp_detect.files import write_text
 from spp_detect.provenance import describe_run
@@ -31,24 +32,6 @@ def check_new(folder: Path) -> None:
         raise TrainingError(
             f"{folder}: not an empty folder; give --resume to go on with its run, or another --out"
         )
-
-
-def find_options(folder: Path, options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Find the options of a run to go on with: as it was begun, but for those given now.
-
-    Where there is nothing to go on with, `options` are those of a new run.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        return options
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["options"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path}: not the description of a run: {error}") from error
-    trunk = folder / "work" / "trunk.safetensors"
-    if trunk.is_file():
-        stored["weights"] = str(trunk)
-    return options | stored | given
 
 
 def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
@@ -78,6 +61,16 @@ def fingerprint_dataset(dataset: LabelledSet) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_boxes(boxes: BoxesFile | None) -> str | None:
+    """Hash a boxes file's names and boxes; None where windows come from a method."""
+    if boxes is None:
+        return None
+    digest = hashlib.sha256()
+    for name, own in boxes:
+        digest.update(f"{name} {len(own)}\n".encode() + np.ascontiguousarray(own).tobytes())
+    return digest.hexdigest()
+
+
 def fingerprint_weights(backbone: Backbone) -> str:
     """Hash a trunk's weights."""
     digest = hashlib.sha256()
@@ -86,7 +79,7 @@ def fingerprint_weights(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
-class Stage:
+class StageTimer:
     """Times a stage of a run and adds it to the run's history, whole lines only."""
 
     def __init__(self, folder: Path, name: str) -> None:

@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
-from data import Photograph
+from data import LabelledSet, Photograph
+from spp_detect.config import PHOTOGRAPHS_PER_BATCH, RunConfig
+from spp_detect.training.targets import match_windows
+from spp_detect.training.windows import WindowTable
+
+PHOTOGRAPHS_PER_TUNED_BATCH = 2  # where the trunk is tuned each costs a pass through it
+HELD_OUT = 10  # every tenth photograph chooses the snapshot and is not learnt from
 
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """A photograph's windows that may be drawn.
+    """A photograph's windows that may be drawn, by their rows in the table.
 
     Attributes
     ----------
-    positives : float32 (P, 4) and labels, int64 (P,): windows of a class; true boxes are among
-        them.
-    negatives : float32 (M, 4): background near objects.
+    positives : int64 (P,)
+        Windows of a class; true boxes are among them.
+    labels : int64 (P,)
+        Their classes.
+    negatives : int64 (M,)
+        Background near objects.
     """
 
-    positives: NDArray[np.float32]
+    positives: NDArray[np.int64]
     labels: NDArray[np.int64]
-    negatives: NDArray[np.float32]
+    negatives: NDArray[np.int64]
+
+
+class Draw(NamedTuple):
+    """Windows of one photograph at one scale, some of a batch.
+
+    Attributes
+    ----------
+    photograph : int
+        Its index.
+    mirrored : bool
+        Whether the windows are those of its mirror image.
+    scale : int
+        Index of a scale.
+    rows : int64 (n,)
+        Of the windows in the table.
+    labels : int64 (n,)
+        Their classes; the background's number is that of the classes.
+    """
+
+    photograph: int
+    mirrored: bool
+    scale: int
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
 
 
 def label_windows(
     photograph: Photograph,
-    proposed: NDArray[np.float32],
+    windows: NDArray[np.float32],
     iou: float,
     background: tuple[float, ...],
 ) -> LabelledWindows:
@@ -38,22 +70,112 @@ def label_windows(
 
     Parameters
     ----------
-    photograph : its boxes that are not difficult count, and are windows themselves.
-    proposed : float32 (N, 4).
-    iou : least overlap of a positive.
-    background : (from, to): a negative's best overlap, the end excluded.
+    photograph : Photograph
+        Its boxes that are not difficult count.
+    windows : float32 (N, 4)
+        In its pixels.
+    iou : float
+        Least overlap of a positive.
+    background : (from, to)
+        A negative's best overlap, the end excluded.
     """
-    easy = photograph.labels.easy
-    windows = np.concatenate([easy.boxes, proposed])
-    if len(easy) == 0:
-        none = np.zeros((0, 4), np.float32)
-        return LabelledWindows(none, np.zeros(0, np.int64), none)
-    best, which = box_iou(torch.from_numpy(windows), torch.from_numpy(easy.boxes)).max(dim=1)
-    overlap = best.numpy()
-    positive = overlap >= iou
-    negative = (overlap >= background[0]) & (overlap < background[1])
-    labels = easy.classes[which.numpy()[positive]]
-    return LabelledWindows(windows[positive], labels, windows[negative])
+    none = np.zeros(0, np.int64)
+    if not len(photograph.labels.easy):
+        return LabelledWindows(none, none, none)
+    best, which = match_windows(photograph, windows)
+    positives = np.flatnonzero(best >= iou)
+    negatives = np.flatnonzero((best >= background[0]) & (best < background[1]))
+    labels = photograph.labels.easy.classes[which[positives]]
+    return LabelledWindows(positives, labels, negatives)
+
+
+class Sampler:
+    """Draws the windows of batches: by the seed and the step alone, so that a run can go on.
+
+    The photographs of an epoch come in a random order, each once.
+
+    Parameters
+    ----------
+    dataset : LabelledSet
+        The photographs.
+    table : WindowTable
+        Their windows.
+    config : RunConfig
+        Overlaps, positives and negatives of a batch, scales.
+    mirrors : bool
+        Whether half of the photographs are mirrored.
+    together : bool
+        Whether a batch is of few photographs, each at one scale: where the trunk is tuned.
+
+    Attributes
+    ----------
+    held_out : list of int
+        Photographs that are never drawn for a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledSet,
+        table: WindowTable,
+        config: RunConfig,
+        *,
+        mirrors: bool,
+        together: bool,
+    ) -> None:
+        self.config = config
+        self.mirrors = mirrors
+        self.together = together
+        self.background = len(dataset.classes)
+        training = config.training
+        self.labelled = [
+            label_windows(
+                photograph, table.find(i), training.finetune_iou, training.finetune_background
+            )
+            for i, photograph in enumerate(dataset)
+        ]
+        order = np.random.default_rng(config.model.seed).permutation(len(dataset))
+        usable = [i for i in order.tolist() if len(self.labelled[i].positives)]
+        self.held_out, self.learnt = usable[::HELD_OUT], _leave_out(usable, HELD_OUT)
+
+    def draw_batch(self, step: int) -> list[Draw]:
+        """Draw the windows of one batch."""
+        count = PHOTOGRAPHS_PER_TUNED_BATCH if self.together else PHOTOGRAPHS_PER_BATCH
+        training, seed = self.config.training, self.config.model.seed
+        positives = training.finetune_positives // count
+        negatives = training.finetune_negatives // count
+        draws = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, i = divmod(place, len(self.learnt))
+            order = np.random.default_rng((seed, epoch)).permutation(len(self.learnt))
+            random = np.random.default_rng((seed, place, 1))
+            index = self.learnt[order[i]]
+            mirrored = self.mirrors and random.random() < 0.5
+            draws += self._draw(index, positives, negatives, mirrored, random)
+        return draws
+
+    def draw_held_out(self, index: int, positives: int, negatives: int) -> list[Draw]:
+        """Draw windows of a held-out photograph, always the same."""
+        random = np.random.default_rng((self.config.model.seed, index, 2))
+        return self._draw(index, positives, negatives, False, random)
+
+    def _draw(
+        self,
+        index: int,
+        positives: int,
+        negatives: int,
+        mirrored: bool,
+        random: np.random.Generator,
+    ) -> list[Draw]:
+        """Draw windows of a photograph, each at a random scale; one for all where it is costly."""
+        labelled = self.labelled[index]
+        rows, labels = draw_windows(labelled, positives, negatives, self.background, random)
+        scales = random.integers(len(self.config.model.scales), size=len(rows))
+        if self.together:
+            scales[:] = scales[0]
+        return [
+            Draw(index, mirrored, int(s), rows[scales == s], labels[scales == s])
+            for s in np.unique(scales)
+        ]
 
 
 def draw_windows(
@@ -62,19 +184,24 @@ def draw_windows(
     negatives: int,
     background: int,
     random: np.random.Generator,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw windows and their labels; `background` is the negatives' label.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw rows of windows and their labels; `background` is the negatives' label.
 
     Where a kind is rarer than asked for, windows repeat; where it is missing, none is drawn.
     """
-    rows = _draw(len(labelled.positives), positives, random)
-    others = _draw(len(labelled.negatives), negatives, random)
-    windows = np.concatenate([labelled.positives[rows], labelled.negatives[others]])
-    labels = np.concatenate([labelled.labels[rows], np.full(len(others), background, np.int64)])
-    return windows, labels
+    chosen = _draw_rows(len(labelled.positives), positives, random)
+    others = _draw_rows(len(labelled.negatives), negatives, random)
+    rows = np.concatenate([labelled.positives[chosen], labelled.negatives[others]])
+    labels = np.concatenate([labelled.labels[chosen], np.full(len(others), background, np.int64)])
+    return rows, labels
 
 
-def _draw(available: int, wanted: int, random: np.random.Generator) -> NDArray[np.int64]:
+def _draw_rows(available: int, wanted: int, random: np.random.Generator) -> NDArray[np.int64]:
     if available == 0:
         return np.zeros(0, np.int64)
     return random.choice(available, wanted, replace=available < wanted)
+
+
+def _leave_out(items: list[int], every: int) -> list[int]:
+    """All items but every tenth, say; all where nothing would be left."""
+    return [item for i, item in enumerate(items) if i % every] or items

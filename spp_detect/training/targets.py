@@ -47,28 +47,48 @@ def _thin(
     return thinned
 
 
-def mirror_windows(windows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Mirror windows, float32 (N, 4), with a photograph `width` pixels wide."""
-    left, top, right, bottom = windows.T
-    return np.stack([width - right, top, width - left, bottom], axis=1)
+def match_windows(
+    photograph: Photograph, windows: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Match windows with the photograph's boxes that are not difficult.
 
-
-def select_regression_pairs(
-    photograph: Photograph, proposed: NDArray[np.float32], c: int, iou: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pair windows with the boxes they should become.
-
-    A window belongs to the class of the box that it overlaps best, if by at least `iou`; the boxes
-    themselves count as windows, difficult ones do not count at all.
+    Parameters
+    ----------
+    photograph : Photograph
+        Of at least one such box.
+    windows : float32 (N, 4)
+        In its pixels.
 
     Returns
     -------
-    windows and boxes of class c, both float32 (n, 4).
+    float32 (N,)
+        The best overlap of each window.
+    int64 (N,)
+        With which box.
     """
-    boxes, labels = photograph.labels.easy.boxes, photograph.labels.easy.classes
-    if not (labels == c).any():
-        return np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)
-    windows = np.concatenate([boxes, proposed])
-    best, which = box_iou(torch.from_numpy(windows), torch.from_numpy(boxes)).max(dim=1)
-    chosen = (best.numpy() >= iou) & (labels[which.numpy()] == c)
-    return windows[chosen], boxes[which.numpy()[chosen]]
+    boxes = torch.from_numpy(photograph.labels.easy.boxes)
+    best, which = box_iou(torch.from_numpy(windows), boxes).max(dim=1)
+    return best.numpy(), which.numpy()
+
+
+def select_regression_pairs(
+    photograph: Photograph, windows: NDArray[np.float32], c: int, iou: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Pair windows with the boxes of class c that they should become.
+
+    A window belongs to the class of the box that it overlaps best, if by at least `iou`; difficult
+    boxes do not count at all.
+
+    Returns
+    -------
+    int64 (n,)
+        Rows of `windows`.
+    float32 (n, 4)
+        Their boxes.
+    """
+    easy = photograph.labels.easy
+    if not (easy.classes == c).any():
+        return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+    best, which = match_windows(photograph, windows)
+    rows = np.flatnonzero((best >= iou) & (easy.classes[which] == c))
+    return rows, easy.boxes[which[rows]]

@@ -1,0 +1,106 @@
+"""What is done with a whole folder of photographs: windows proposed, objects detected."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data import DEFAULT_MAX_SIDE, DataError, find_photographs, is_labelled, open_dataset
+from eval import Detections
+from proposals import ProposalSettings, Recall, measure_recall, save_boxes
+from spp_detect.detector import PhotoDetector
+from spp_detect.files import write_json
+from spp_detect.prefetch import prepare_photos, search_windows
+from spp_detect.progress import track
+from spp_detect.provenance import describe_run
+from spp_detect.report.folder import FolderReport
+
+SECONDS_BETWEEN_SAVES = 30.0
+
+
+def report_folder(
+    detector: PhotoDetector,
+    folder: Path,
+    out: Path,
+    min_score: float,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> int:
+    """Detect on a folder and write what was found; what is done is saved along the way.
+
+    Parameters
+    ----------
+    detector : a loaded model, or several together.
+    folder : photographs, in folders of any depth, or a single one.
+    out : gets detections.json (COCO results), detections.csv, drawn/ and index.html.
+    min_score : least score of a detection.
+    max_side : largest side of a photograph in pixels.
+
+    Returns
+    -------
+    How many photographs could not be read; each is named on stderr.
+    """
+    paths = find_photographs(folder)
+    report = FolderReport(folder, out, detector.classes)
+    saved = time.monotonic()
+    try:
+        for path, found in track(detector.detect_paths(paths, max_side), "detection", len(paths)):
+            if isinstance(found, DataError):
+                report.skip(found)
+                continue
+            above = found.scores >= min_score
+            report.add(path, Detections(*(column[above] for column in found)), max_side)
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                report.save()
+                saved = time.monotonic()
+    finally:
+        report.save()
+    return len(report.skipped)
+
+
+def propose_folder(
+    folder: Path, split: str, settings: ProposalSettings, out: Path, max_side: int
+) -> tuple[Recall | None, int]:
+    """Propose windows in every photograph of a folder, or of a labelled split, and save them.
+
+    Where there are labels the recall is written beside the boxes, as .json.
+
+    Returns
+    -------
+    The recall where there are labels, and how many photographs could not be read.
+    """
+    dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
+    paths = [p.path for p in dataset] if dataset else find_photographs(folder)
+    prepared = prepare_photos(paths, search_windows(settings), max_side)
+    windows: dict[Path, NDArray[np.float32]] = {}
+    start = time.perf_counter()
+    for path, one in track(prepared, "proposals", len(paths)):
+        if isinstance(one, DataError):
+            print(f"spp-detect: skipped: {one}", file=sys.stderr)
+        else:
+            windows[path] = one[1]
+    seconds = round(time.perf_counter() - start, 1)
+    root = folder if folder.is_dir() and not dataset else None
+    names = [path.relative_to(root).as_posix() if root else path.stem for path in windows]
+    save_boxes(out, names, list(windows.values()), settings.method)
+    if not dataset:
+        return None, len(paths) - len(windows)
+    read = [photograph for photograph in dataset if photograph.path in windows]
+    truths = [photograph.labels.easy.boxes for photograph in read]
+    recall = measure_recall([windows[photograph.path] for photograph in read], truths)
+    numbers = {
+        "method": settings.key(),
+        "split": split,
+        "photographs": len(read),
+        "recall_50": recall.at_50,
+        "recall_70": recall.at_70,
+        "average_recall": recall.average,
+        "windows": recall.windows,
+        "seconds": seconds,
+        "record": describe_run(),
+    }
+    write_json(out.with_suffix(".json"), numbers)
+    return recall, len(paths) - len(windows)

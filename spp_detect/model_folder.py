@@ -1,0 +1,130 @@
+"""A model in a folder: model.safetensors and config.json, checked as they are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from spp_detect.config import (
+    Config,
+    ConfigError,
+    TrainingConfig,
+    config_from_mapping,
+    make_training_config,
+    split_values,
+    to_mapping,
+)
+from spp_detect.files import write_json, write_tensors
+
+MODEL_FORMAT = "spp-detect model"
+MODEL_VERSION = 2  # 1 held the training's constants among the model's
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used; one line names the file and what was expected."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What config.json tells of a model.
+
+    Attributes
+    ----------
+    config : Config
+        What it needs.
+    training : TrainingConfig
+        How it was trained, for the record.
+    classes : tuple of str
+        Names of the C classes.
+    """
+
+    config: Config
+    training: TrainingConfig
+    classes: tuple[str, ...]
+
+
+def save_model(folder: Path, modules: nn.Module, description: Description) -> None:
+    """Save the tensors first, config.json last, so that it marks a whole model."""
+    write_tensors(folder / "model.safetensors", modules.state_dict())
+    text = {
+        "format": MODEL_FORMAT,
+        "version": MODEL_VERSION,
+        "classes": list(description.classes),
+        "config": to_mapping(description.config),
+        "training": to_mapping(description.training),
+    }
+    write_json(folder / "config.json", text)
+
+
+def read_description(folder: Path) -> Description:
+    """Read config.json.
+
+    Raises
+    ------
+    ModelError
+        For a folder that is missing or holds no whole model, of another format or version.
+    """
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model folder")
+    if not path.is_file():
+        unfinished = (folder / "run.json").is_file()
+        hint = "; its training is not finished: train --resume" if unfinished else ""
+        raise ModelError(f"{folder}: not a whole model folder, config.json is missing{hint}")
+    try:
+        text: Any = json.loads(path.read_text(encoding="utf-8"))
+        if text.get("format") != MODEL_FORMAT:
+            raise ModelError(f"{path}: expected a file of format {MODEL_FORMAT!r}")
+        if text.get("version") not in (1, MODEL_VERSION):
+            raise ModelError(
+                f"{path}: model version {text.get('version')}, expected {MODEL_VERSION}"
+            )
+        model, training = split_values(text["config"] | text.get("training", {}))
+        preset = model.get("preset", "default")
+        config = config_from_mapping(model)
+        trained = make_training_config(preset, **training)
+        classes = tuple(str(name) for name in text["classes"])
+    except ModelError:
+        raise
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{path}: not a model's description: {error}") from error
+    return Description(config, trained, classes)
+
+
+def load_tensors(folder: Path, modules: nn.Module) -> None:
+    """Load model.safetensors into modules, all of it and nothing else.
+
+    Raises
+    ------
+    ModelError
+        For a file that is missing or damaged, or whose tensors do not fit.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"{path}: missing, the model folder is not whole")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a whole safetensors file: {error}") from error
+    _check_shapes(path, tensors, modules.state_dict())
+    modules.load_state_dict({name: tensors[name] for name in modules.state_dict()})
+
+
+def _check_shapes(
+    path: Path, tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
+    for name, wanted in expected.items():
+        if name not in tensors:
+            raise ModelError(f"{path}: tensor {name} is missing")
+        if tensors[name].shape != wanted.shape:
+            raise ModelError(
+                f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, "
+                f"expected {tuple(wanted.shape)}"
+            )

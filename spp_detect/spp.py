@@ -1,0 +1,155 @@
+"""SPP-net's features: maps once per photograph and scale, a pyramid once per window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures
+from spp_detect.projection import choose_scales, project_windows, unique_rows
+from spp_detect.watch import Watch, unwatched
+
+MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
+
+Maps = dict[str, tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class PhotoMaps(PhotoFeatures):
+    """The maps of one photograph.
+
+    Attributes
+    ----------
+    size : (width, height)
+        Of the original photograph in pixels.
+    sides : tuple of float
+        Short side in pixels of the resized photograph at each scale, before rounding.
+    maps : dict of tuples of torch.Tensor
+        By the trunk's layer, "" the last, one a scale: float32, or half precision, (H, W, C),
+        channels last.
+    extractor : SppExtractor
+        Locates windows on them and pools.
+    """
+
+    size: tuple[int, int]
+    sides: tuple[float, ...]
+    maps: Maps
+    extractor: SppExtractor
+
+    @torch.inference_mode()
+    def pool(self, windows: NDArray[np.float32], watch: Watch = unwatched) -> WindowFeatures:
+        """Pool windows, float32 (N, 4) in the original photograph, each at its best scale."""
+        with watch("pooling"):
+            located = self._locate(windows)
+            first, inverse = unique_rows(located)
+            features = self._pool_located(located[first])
+        return WindowFeatures(features, first, inverse, windows, self.size)
+
+    def pool_at(self, windows: NDArray[np.float32], scale: int) -> torch.Tensor:
+        """Pool windows at one scale, reading only the cells under them: float32 (N, D)."""
+        parts = []
+        for k, (part, pyramid) in enumerate(
+            zip(self.extractor.parts, self.extractor.pyramids, strict=True)
+        ):
+            one_map = self.maps[part.layer][scale]
+            rows = []
+            for left, top, right, bottom in self.project(windows, k, scale).tolist():
+                crop = one_map[top : bottom + 1, left : right + 1].float()
+                whole = torch.tensor([[0, 0, right - left, bottom - top]], dtype=torch.int32)
+                rows.append(pyramid.pool_windows(crop, whole))
+            parts.append(torch.cat(rows))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def project(self, windows: NDArray[np.float32], part: int, scale: int) -> NDArray[np.int32]:
+        """Project a part's regions of windows onto its map of one scale: cells, int32 (N, 4)."""
+        config, trunk = self.extractor.config, self.extractor.trunk
+        layer = self.extractor.parts[part].layer
+        side, short_side = self.sides[scale], min(self.size)
+        factor = side / short_side
+        if side in config.scales and short_side > 1:
+            # Between pixel centres, as the release rescales.
+            factor = (side - 1) / (short_side - 1)
+        height, width = self.maps[layer][scale].shape[:2]
+        (grid,) = [segment.grid for segment in trunk.segments if segment.name == layer]
+        regions = self.extractor.parts[part].place(windows, self.size)
+        return project_windows(regions, factor, (height, width), grid, config.projection)
+
+    def _locate(self, windows: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Scale of each window, then the cells of its parts: int32 (N, 1 + 4 · parts)."""
+        rule = self.extractor.config.scale_rule
+        chosen = choose_scales(windows, np.array(self.sides, float), min(self.size), rule)
+        located = np.zeros((len(windows), 1 + 4 * len(self.extractor.parts)), np.int32)
+        located[:, 0] = chosen
+        for scale in range(len(self.sides)):
+            rows = chosen == scale
+            for k in range(len(self.extractor.parts)):
+                cells = self.project(windows[rows], k, scale)
+                located[rows, 1 + 4 * k : 5 + 4 * k] = cells
+        return located
+
+    def _pool_located(self, located: NDArray[np.int32]) -> torch.Tensor:
+        device = self.extractor.device
+        lengths = self.extractor.lengths
+        ends = list(accumulate(lengths))
+        dtype = self.maps[self.extractor.parts[0].layer][0].dtype
+        features = torch.empty((len(located), ends[-1]), dtype=dtype, device=device)
+        for scale in range(len(self.sides)):
+            rows = np.flatnonzero(located[:, 0] == scale)
+            if not len(rows):
+                continue
+            for k, part in enumerate(self.extractor.parts):
+                cells = torch.from_numpy(located[rows, 1 + 4 * k : 5 + 4 * k].copy()).to(device)
+                one_map = self.maps[part.layer][scale].to(device)
+                pooled = self.extractor.pyramids[k].pool_windows(one_map, cells)
+                if len(rows) == len(located) and len(lengths) == 1:
+                    return pooled
+                where = torch.from_numpy(rows).to(device)
+                features[where, ends[k] - lengths[k] : ends[k]] = pooled
+        return features
+
+
+class SppExtractor(Extractor):
+    """The convolutions once per photograph and scale, the pyramid once per window."""
+
+    @torch.inference_mode()
+    def compute_maps(self, photo: NDArray[np.uint8], watch: Watch = unwatched) -> PhotoMaps:
+        """Resize a uint8 RGB photograph (H, W, 3) to every scale and compute its maps."""
+        height, width = photo.shape[:2]
+        with watch("conv"):
+            scales = [self._compute(photo, scale) for scale in self.config.scales]
+        maps = {layer: tuple(one[layer] for one in scales) for layer in scales[0]}
+        return PhotoMaps((width, height), self.sides((width, height)), maps, self)
+
+    def _compute(self, photo: NDArray[np.uint8], scale: int) -> dict[str, torch.Tensor]:
+        size = resized_size((photo.shape[1], photo.shape[0]), scale, self.config.long_side_limit)
+        # Bilinear without antialiasing, as the release resizes.
+        resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
+        pixels = self.backbone.normalise(resized).to(self.device)
+        maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
+        return {layer: one[0].permute(1, 2, 0).contiguous() for layer, one in maps.items()}
+
+    def sides(self, size: tuple[int, int]) -> tuple[float, ...]:
+        """Short sides to which a photograph of (width, height) is resized, before rounding."""
+        most = self.config.long_side_limit * min(size) / max(size)
+        return tuple(min(float(scale), most) for scale in self.config.scales)
+
+
+def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tuple[int, int]:
+    """(width, height) with the short side wanted, or less to keep the long side in bounds."""
+    factor = min(short_side / min(size), long_limit / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Repeat the last pixels of a strip narrower than a trunk's kernels, so that it has a cell."""
+    height, width = photo.shape[:2]
+    below, right = max(0, MIN_SIDE - height), max(0, MIN_SIDE - width)
+    if not (below or right):
+        return photo
+    padded = cv2.copyMakeBorder(photo, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(padded, np.uint8)

@@ -1,0 +1,123 @@
+"""A training run made of what a person asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data import LabelledSet
+from proposals import load_boxes
+from spp_detect.backbones import Backbone, build_backbone, load_weights, read_fc_weights
+from spp_detect.config import (
+    RunConfig,
+    make_config,
+    make_run_config,
+    make_training_config,
+    split_values,
+)
+from spp_detect.training.feature_cache import Resources
+from spp_detect.training.run import TrainingRun
+from spp_detect.training.run_folder import TrainingError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is asked for; kept in its folder for whoever goes on with it.
+
+    Attributes
+    ----------
+    split : str
+        Of the labelled set.
+    weights : str
+        As `load_weights` takes it.
+    weights_name : str
+        Their name for the record; that of `weights` if empty.
+    preset : str
+        Whose constants.
+    settings : dict
+        Constants that differ from the preset's, by their field's name.
+    boxes : str, optional
+        Path of a file of windows.
+    classes : str, optional
+        Names joined by commas.
+    """
+
+    split: str = "trainval"
+    weights: str = "imagenet"
+    weights_name: str = ""
+    preset: str = "default"
+    settings: dict[str, Any] = field(default_factory=dict)
+    boxes: str | None = None
+    classes: str | None = None
+
+
+def find_options(folder: Path, given: dict[str, Any]) -> RunOptions:
+    """Find the options of a run to go on with: as it was begun, but for those given now.
+
+    Where there is nothing to go on with, they are those of a new run.
+
+    Raises
+    ------
+    TrainingError
+        For a folder whose run cannot be read.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return RunOptions(**given)
+    try:
+        stored = RunOptions(**json.loads(path.read_text(encoding="utf-8"))["options"])
+        settings = stored.settings | given.get("settings", {})
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: not the description of a run: {error}") from error
+    trunk = folder / "work" / "trunk.safetensors"
+    if trunk.is_file():
+        stored = replace(stored, weights=str(trunk))
+    return replace(stored, **{**given, "settings": settings})
+
+
+def make_settings(preset: str, settings: dict[str, Any]) -> RunConfig:
+    """Make a run's configuration; SVMs take fc7 where the fc layers are tuned, if not told."""
+    settings = {"preset": preset} | settings
+    training = make_training_config(settings["preset"], **split_values(settings)[1])
+    if training.finetune_iterations and make_config(settings["preset"]).feature == "pool5":
+        settings = {"feature": "fc7"} | settings
+    return make_run_config(**settings)
+
+
+def make_trunk(name: str, weights: str, seed: int) -> tuple[Backbone, str]:
+    """Build a trunk with its first weights, and name these."""
+    torch.manual_seed(seed)
+    backbone = build_backbone(name)
+    return backbone, load_weights(backbone, weights)
+
+
+def assemble_run(
+    out: Path, dataset: LabelledSet, options: RunOptions, resources: Resources
+) -> TrainingRun:
+    """Make a run: its configuration, its trunk with weights, its windows.
+
+    Raises
+    ------
+    ConfigError, WeightsError, ProposalError, TrainingError
+        For what cannot be had or does not fit together.
+    """
+    first = make_settings(options.preset, options.settings)
+    backbone, found = make_trunk(first.model.backbone, options.weights, first.model.seed)
+    name = options.weights_name or found
+    config = make_settings(options.preset, options.settings | {"weights": name})
+    fc_weights = read_fc_weights(backbone.name, options.weights) if config.has_fc else None
+    boxes = load_boxes(Path(options.boxes)) if options.boxes else None
+    return TrainingRun(
+        out,
+        dataset,
+        config,
+        backbone,
+        resources,
+        boxes=boxes,
+        fc_weights=fc_weights,
+        options=vars(options) | {"weights_name": name},
+    )

@@ -1,0 +1,89 @@
+"""The factor on all features: 20 over their mean L2 norm (as the release)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from spp_detect.config import RunConfig
+from spp_detect.fc import FcLayers, describe_windows
+from spp_detect.files import write_json
+from spp_detect.progress import track
+from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.stage import Stage
+
+
+class FeatureScales(NamedTuple):
+    """Factors on features.
+
+    Attributes
+    ----------
+    pooled : float
+        On pooled features, which the regression takes.
+    svm : float
+        On what the SVMs take.
+    """
+
+    pooled: float
+    svm: float
+
+
+class MeasureScales(Stage[FeatureScales]):
+    """Measure 20 / mean L2 norm over random windows of random photographs.
+
+    Parameters
+    ----------
+    work : Path
+        The run's work folder.
+    photographs : list of int
+        The first `norm_photographs` of them are measured.
+    cache : FeatureCache
+        Pools windows.
+    fc : FcLayers, optional
+        Between pooled features and SVMs.
+    config : RunConfig
+        The constants.
+    """
+
+    name = "feature scale"
+
+    def __init__(
+        self,
+        work: Path,
+        photographs: list[int],
+        cache: FeatureCache,
+        fc: FcLayers | None,
+        config: RunConfig,
+    ) -> None:
+        self.leaves = (work / "feature_scale.json",)
+        self.photographs = photographs
+        self.cache = cache
+        self.fc = fc
+        self.config = config
+
+    def run(self) -> None:
+        """Measure the norms."""
+        training = self.config.training
+        random = np.random.default_rng(self.config.model.seed)
+        norms = []
+        for i in track(self.photographs[: training.norm_photographs], self.name):
+            rows = self.cache.table.find_proposals(i)
+            sample = rows[random.permutation(len(rows))[: training.norm_windows]]
+            pooled = self.cache.pool(i, sample)
+            described = describe_windows(self.fc, pooled.features, self.config.model.precision)
+            norms.append(
+                [
+                    features.float().norm(dim=1)[pooled.inverse].mean().item()
+                    for features in (pooled.features, described)
+                ]
+            )
+        pooled_scale, svm_scale = (training.feature_norm / np.mean(norms, axis=0)).tolist()
+        write_json(self.leaves[0], {"pooled": pooled_scale, "svm": svm_scale})
+
+    def load(self) -> FeatureScales:
+        """Read the factors."""
+        scales = json.loads(self.leaves[0].read_text(encoding="utf-8"))
+        return FeatureScales(float(scales["pooled"]), float(scales["svm"]))

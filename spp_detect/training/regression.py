@@ -1,0 +1,82 @@
+"""The box regressors of all classes (paper, section 4.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from bbox_regression import BoxRegressor
+from data import LabelledSet
+from spp_detect.config import RunConfig
+from spp_detect.files import write_tensors
+from spp_detect.progress import track
+from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.stage import Stage
+from spp_detect.training.targets import select_regression_pairs
+
+Regressors = tuple[torch.Tensor, torch.Tensor]  # weights (C, D, 4) and intercepts (C, 4)
+
+
+class FitRegression(Stage[Regressors]):
+    """Fit every class's box regressor to the windows that overlap its boxes enough.
+
+    Parameters
+    ----------
+    work : Path
+        The run's work folder.
+    dataset : LabelledSet
+        The photographs.
+    cache : FeatureCache
+        Pools windows.
+    config : RunConfig
+        The constants.
+    scale : float
+        Factor on pooled features.
+    """
+
+    name = "box regression"
+
+    def __init__(
+        self,
+        work: Path,
+        dataset: LabelledSet,
+        cache: FeatureCache,
+        config: RunConfig,
+        scale: float,
+    ) -> None:
+        classes = range(len(dataset.classes))
+        self.leaves = tuple(work / f"regression-{c:03d}.safetensors" for c in classes)
+        self.dataset = dataset
+        self.cache = cache
+        self.config = config
+        self.scale = scale
+
+    def run(self) -> None:
+        """Fit the classes that an interrupted run has not fitted."""
+        for c, path in enumerate(track(self.leaves, self.name)):
+            if not path.is_file():
+                coef, intercept = self._fit_class(c)
+                write_tensors(path, {"coef": coef, "intercept": intercept})
+
+    def load(self) -> Regressors:
+        """Read the regressors."""
+        tensors = [load_file(path) for path in self.leaves]
+        coefs, intercepts = ([one[name] for one in tensors] for name in ("coef", "intercept"))
+        return torch.stack(coefs), torch.stack(intercepts)
+
+    def _fit_class(self, c: int) -> Regressors:
+        training = self.config.training
+        regressor = BoxRegressor(training.regression_lambda)
+        for i, photograph in enumerate(self.dataset):
+            windows = self.cache.table.find(i)
+            rows, boxes = select_regression_pairs(photograph, windows, c, training.regression_iou)
+            if len(rows):
+                pooled = self.cache.pool(i, rows)
+                features = pooled.features[pooled.inverse].float().cpu().numpy()
+                regressor.partial_fit(features * np.float32(self.scale), pooled.windows, boxes)
+        regressor.solve()
+        coef = torch.from_numpy(regressor.coef_ * np.float32(self.scale))
+        return coef, torch.from_numpy(regressor.intercept_)

@@ -1,0 +1,173 @@
+"""The SVMs of all classes, by one pass of hard negative mining (paper, section 4.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from data import LabelledSet
+from spp_detect.config import RunConfig
+from spp_detect.fc import FcLayers, describe_windows
+from spp_detect.files import write_tensors
+from spp_detect.progress import track
+from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.stage import Stage
+from spp_detect.training.targets import find_negatives
+from spp_detect.training.windows import make_keys, split_keys
+from svm import HardNegativeMiner, LinearSvm, MinerState
+
+CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
+
+Svms = tuple[torch.Tensor, torch.Tensor]  # weights (C, F) and intercepts (C,)
+
+
+class TrainSvms(Stage[Svms]):
+    """Train every class's SVM with hard negatives.
+
+    Parameters
+    ----------
+    work : Path
+        The run's work folder.
+    dataset : LabelledSet
+        The photographs.
+    photographs : list of int
+        The order in which they are mined.
+    cache : FeatureCache
+        Pools windows.
+    fc : FcLayers, optional
+        Between pooled features and SVMs.
+    config : RunConfig
+        The constants.
+    scale : float
+        Factor on what the SVMs take.
+    keep_mirrored : bool
+        Whether maps of mirror images are written, for other runs to use.
+    """
+
+    name = "svms"
+
+    def __init__(
+        self,
+        work: Path,
+        dataset: LabelledSet,
+        photographs: list[int],
+        cache: FeatureCache,
+        fc: FcLayers | None,
+        config: RunConfig,
+        scale: float,
+        *,
+        keep_mirrored: bool = False,
+    ) -> None:
+        self.leaves = (work / "svms.safetensors",)
+        self.checkpoint = work / "mining.safetensors"
+        self.dataset = dataset
+        self.photographs = photographs
+        self.cache = cache
+        self.fc = fc
+        self.config = config
+        self.scale = scale
+        self.keep_mirrored = keep_mirrored
+
+    def run(self) -> None:
+        """Pool the positives, mine the photographs from where an interrupted run stands."""
+        miner = self._make_miner()
+        start = self._restore(miner)
+        for step in track(range(start, len(self.photographs)), "hard negatives"):
+            self._mine_photograph(miner, self.photographs[step])
+            if (step + 1) % CHECKPOINT_EVERY == 0:
+                self._save(miner, step + 1)
+        miner.finish()
+        coef, intercept = torch.from_numpy(miner.coef), torch.from_numpy(miner.intercept)
+        write_tensors(self.leaves[0], {"coef": coef, "intercept": intercept})
+
+    def load(self) -> Svms:
+        """Read the SVMs."""
+        tensors = load_file(self.leaves[0])
+        return tensors["coef"], tensors["intercept"]
+
+    def pool_positives(self) -> list[NDArray[np.float16]]:
+        """Pool the boxes of each class that are not difficult: per class float16 (P, D).
+
+        Mirrored, they are so many positives more, for one more pass of the convolutions.
+        """
+        rows: list[list[NDArray[np.float16]]] = [[] for _ in self.dataset.classes]
+        for i, photograph in enumerate(track(self.dataset, "positives", len(self.dataset))):
+            easy = photograph.labels.easy
+            if not len(easy):
+                continue
+            for mirrored in (False, True)[: 1 + self.config.training.mirror_positives]:
+                features = self._pool_boxes(i, mirrored)
+                for c in np.unique(easy.classes):
+                    rows[c].append(features[easy.classes == c])
+        return [np.concatenate(parts) for parts in rows]
+
+    def fetch(self, keys: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Pool windows of increasing keys again, rounded as the positives are, into (M, D)."""
+        start = 0
+        for i, rows in split_keys(keys):
+            pooled = self.cache.pool(i, rows)
+            described = self._describe(pooled.features)[pooled.inverse]
+            torch.from_numpy(out[start : start + len(rows)]).copy_(described.half())
+            start += len(rows)
+
+    def _make_miner(self) -> HardNegativeMiner:
+        training = self.config.training
+        svm = LinearSvm(
+            training.svm_c,
+            training.positive_weight,
+            training.bias_multiplier,
+            training.svm_tolerance,
+            self.config.model.seed,
+        )
+        return HardNegativeMiner(
+            self.pool_positives(),
+            self.fetch,
+            svm,
+            self.scale,
+            training.hard_score,
+            training.evict_score,
+            training.retrain_after,
+        )
+
+    def _pool_boxes(self, index: int, mirrored: bool) -> NDArray[np.float16]:
+        """Features of a photograph's true boxes, rounded: float16 (n, F)."""
+        keep = self.keep_mirrored or not mirrored
+        rows = self.cache.table.find_boxes(index)
+        pooled = self.cache.pool(index, rows, mirrored=mirrored, keep=keep)
+        described = self._describe(pooled.features)[pooled.inverse]
+        features: NDArray[np.float16] = described.half().cpu().numpy()
+        return features
+
+    def _mine_photograph(self, miner: HardNegativeMiner, index: int) -> None:
+        """Mine all windows: boxes are negatives of other classes."""
+        rows = self.cache.table.find_rows(index)
+        pooled = self.cache.pool(index, rows)
+        negative = find_negatives(
+            self.dataset.photographs[index],
+            pooled.windows[pooled.first],
+            len(self.dataset.classes),
+            self.config.training.negative_iou,
+            self.config.training.negative_overlap,
+        )
+        keys = make_keys(index, rows[pooled.first])
+        miner.mine(self._describe(pooled.features).float().cpu().numpy(), negative, keys)
+
+    def _describe(self, features: torch.Tensor) -> torch.Tensor:
+        return describe_windows(self.fc, features, self.config.model.precision)
+
+    def _restore(self, miner: HardNegativeMiner) -> int:
+        """Take up the mining where its last saved state stands: the next step."""
+        if not self.checkpoint.is_file():
+            return 0
+        tensors = {name: tensor.numpy() for name, tensor in load_file(self.checkpoint).items()}
+        step = int(tensors.pop("step")[0])
+        miner.restore(MinerState(**tensors))
+        return step
+
+    def _save(self, miner: HardNegativeMiner, step: int) -> None:
+        state = {name: torch.from_numpy(array) for name, array in miner.state()._asdict().items()}
+        write_tensors(self.checkpoint, state | {"step": torch.tensor([step])})

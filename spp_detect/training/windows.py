@@ -1,0 +1,150 @@
+"""The one table of a training set's windows: true boxes, then proposals, their mirror images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from data import LabelledSet
+from spp_detect.files import write_tensors
+from spp_detect.prefetch import WindowSource, prepare_photos
+from spp_detect.progress import track
+from spp_detect.projection import unique_rows
+from spp_detect.training.stage import Stage
+
+ROW_BITS = 24  # a window's key is its photograph's number and, in these bits, its row
+
+Windows = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+class WindowTable:
+    """Every photograph's windows in one order, on which every stage relies.
+
+    A photograph's rows are its boxes that are not difficult, then its proposals.
+
+    Parameters
+    ----------
+    dataset : LabelledSet
+        The photographs.
+    proposals : sequence of float32 (N, 4)
+        Of each photograph, in its pixels.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of all windows.
+    """
+
+    def __init__(self, dataset: LabelledSet, proposals: Sequence[Windows]) -> None:
+        self.widths = [photograph.width for photograph in dataset]
+        self.boxes = [len(photograph.labels.easy) for photograph in dataset]
+        self._windows = [
+            np.concatenate([photograph.labels.easy.boxes, own]).astype(np.float32, copy=False)
+            for photograph, own in zip(dataset, proposals, strict=True)
+        ]
+        self.sha256 = _hash(self._windows)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def find(self, index: int, *, mirrored: bool = False) -> Windows:
+        """Find the windows, float32 (N, 4), of a photograph or of its mirror image."""
+        windows = self._windows[index]
+        return mirror_windows(windows, self.widths[index]) if mirrored else windows
+
+    def find_rows(self, index: int) -> Rows:
+        """Find all rows of a photograph: int64 (N,)."""
+        return np.arange(len(self._windows[index]))
+
+    def find_boxes(self, index: int) -> Rows:
+        """Find the rows of a photograph's true boxes: int64."""
+        return np.arange(self.boxes[index])
+
+    def find_proposals(self, index: int) -> Rows:
+        """Find the rows of a photograph's proposals: int64."""
+        return np.arange(self.boxes[index], len(self._windows[index]))
+
+    def find_distinct(self, index: int) -> tuple[Rows, Rows]:
+        """Find a photograph's distinct windows, as `unique_rows` does: their rows, and each's."""
+        return unique_rows(self._windows[index])
+
+    def hash_photograph(self, index: int) -> str:
+        """Hash a photograph's windows."""
+        return _hash([self._windows[index]])
+
+
+def make_keys(index: int, rows: Rows) -> Rows:
+    """Number windows so that no two of a set have the same key."""
+    return (np.int64(index) << ROW_BITS) + rows
+
+
+def split_keys(keys: Rows) -> list[tuple[int, Rows]]:
+    """Split increasing keys by photograph: its index and the rows."""
+    photographs, starts = np.unique(keys >> ROW_BITS, return_index=True)
+    rows = np.split(keys & ((1 << ROW_BITS) - 1), starts[1:])
+    return list(zip(photographs.tolist(), rows, strict=True))
+
+
+def mirror_windows(windows: Windows, width: int) -> Windows:
+    """Mirror windows, float32 (N, 4), with a photograph `width` pixels wide."""
+    left, top, right, bottom = windows.T
+    return np.stack([width - right, top, width - left, bottom], axis=1)
+
+
+class Proposals(Stage[WindowTable]):
+    """Propose windows in every photograph and write the table down.
+
+    Parameters
+    ----------
+    work : Path
+        The run's work folder.
+    dataset : LabelledSet
+        The photographs.
+    source : WindowSource
+        Gives a photograph's windows.
+    max_side : int
+        Largest side of a photograph in pixels.
+    """
+
+    name = "proposals"
+
+    def __init__(
+        self, work: Path, dataset: LabelledSet, source: WindowSource, max_side: int
+    ) -> None:
+        self.leaves = (work / "windows.safetensors",)
+        self.dataset = dataset
+        self.source = source
+        self.max_side = max_side
+
+    def run(self) -> None:
+        """Propose windows in every photograph."""
+        paths = [photograph.path for photograph in self.dataset]
+        prepared = prepare_photos(paths, self.source, self.max_side)
+        windows = []
+        for _, one in track(prepared, "proposals", len(paths)):
+            if isinstance(one, Exception):
+                raise one
+            windows.append(one[1])
+        counts = torch.tensor([len(one) for one in windows])
+        tensors = {"windows": torch.from_numpy(np.concatenate(windows)), "counts": counts}
+        write_tensors(self.leaves[0], tensors)
+
+    def load(self) -> WindowTable:
+        """Read the table."""
+        tensors = load_file(self.leaves[0])
+        ends = np.cumsum(tensors["counts"].numpy())
+        return WindowTable(self.dataset, np.split(tensors["windows"].numpy(), ends[:-1]))
+
+
+def _hash(arrays: Sequence[Windows]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{len(array)}\n".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
