@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from svm.solver import solve_dual
@@ -50,10 +53,13 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
     def fit(self, features: NDArray[np.floating], labels: NDArray[np.integer]) -> LinearSvm:
         """Train on float (N, D) features and labels of +1 and −1, (N,).
 
+        Where the tolerance is not met after 10,000 passes, scikit-learn's ConvergenceWarning is
+        given and the last pass's weights are kept.
+
         Raises
         ------
         SvmError
-            unless both labels occur, shapes agree and the solver converges.
+            unless both labels occur and shapes agree.
         """
         labels = np.asarray(labels)
         if np.ndim(features) != 2 or labels.shape != (len(features),):
@@ -77,8 +83,12 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
             np.random.default_rng(self.seed),
         )
         if passes > MOST_PASSES:
-            raise SvmError(
-                f"SVM of {len(labels)} examples: no convergence at tolerance {self.tolerance}"
+            # The dual only ever grows, so the last pass's weights are the best.
+            warnings.warn(
+                f"SVM of {len(labels)} examples: not at tolerance {self.tolerance} after "
+                f"{MOST_PASSES} passes, the last one's weights are taken",
+                ConvergenceWarning,
+                stacklevel=2,
             )
         self.coef_ = weights.astype(np.float32)
         self.intercept_ = float(of_bias * self.bias_multiplier)
