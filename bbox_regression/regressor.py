@@ -34,6 +34,8 @@ class BoxRegressor(BaseEstimator):
         λ of the ridge: 1000 in R-CNN, 4000 in the release; not given in the paper.
     whitening_epsilon : float
         Added to the covariance's eigenvalues, so that a target without variance is no trouble.
+    inclusive : bool
+        Measure boxes as the release does, see `encode`.
 
     Attributes
     ----------
@@ -47,9 +49,15 @@ class BoxRegressor(BaseEstimator):
 
     _sums: RidgeSums | None = None
 
-    def __init__(self, regularization: float = 1000.0, whitening_epsilon: float = 0.001) -> None:
+    def __init__(
+        self,
+        regularization: float = 1000.0,
+        whitening_epsilon: float = 0.001,
+        inclusive: bool = False,
+    ) -> None:
         self.regularization = regularization
         self.whitening_epsilon = whitening_epsilon
+        self.inclusive = inclusive
 
     def partial_fit(
         self, features: np.ndarray, windows: np.ndarray, truths: np.ndarray
@@ -78,7 +86,7 @@ class BoxRegressor(BaseEstimator):
             raise RegressionError("partial_fit after solve: make a new BoxRegressor, or call fit")
         sums = self._sums
         table = _check_features(features, None if sums is None else sums.features)
-        targets = encode(windows, truths)
+        targets = encode(windows, truths, inclusive=self.inclusive)
         check_shape(table, None, "features", len(targets))
         if sums is None:
             sums = self._sums = RidgeSums(table.shape[1], 4)
@@ -167,7 +175,7 @@ class BoxRegressor(BaseEstimator):
         numpy.ndarray
             Float32 ``(n, 4)``, x1 y1 x2 y2; see `decode`.
         """
-        return decode(windows, self.predict(features), size)
+        return decode(windows, self.predict(features), size, inclusive=self.inclusive)
 
 
 def _check_features(features: np.ndarray, columns: int | None) -> np.ndarray:
