@@ -41,6 +41,14 @@ def encode(windows: np.ndarray, truths: np.ndarray, *, inclusive: bool = False) 
     ------
     RegressionError
         On other shapes, on numbers that are not finite, on boxes without area.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> encode([[10, 20, 30, 60]], [[20, 10, 30, 90]]).round(2)
+    array([[ 0.25,  0.25, -0.69,  0.69]])
+    >>> encode([[10, 20, 30, 60]], [[20, 10, 30, 90]], inclusive=True).round(2)
+    array([[ 0.26,  0.26, -0.75,  0.71]])
     """
     windows = check_table(windows, 4, "windows")
     truths = check_table(truths, 4, "truths", len(windows))
@@ -82,6 +90,14 @@ def decode(
     RegressionError
         On other shapes, on numbers that are not finite, on windows without area, on a size that
         is not positive, and, without ``size``, where a box grows beyond float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decode([[10, 20, 30, 60]], [[0.5, -0.25, np.log(2), -np.log(2)]]).round(3)
+    array([[10., 20., 50., 40.]], dtype=float32)
+    >>> decode([[10, 20, 30, 60]], [[0.5, -0.25, 0, 0]], size=(35, 100))
+    array([[20., 10., 35., 50.]], dtype=float32)
     """
     windows = check_table(windows, 4, "windows")
     targets = check_table(targets, 4, "targets", len(windows))

@@ -120,13 +120,21 @@ class Detections:
 class Truths(NamedTuple):
     """The labelled objects of one photograph.
 
-    ========= ============ ======= =================================================
-    name      shape        dtype   format
-    ========= ============ ======= =================================================
-    boxes     ``(G, 4)``   float32 x1 y1 x2 y2, 0-based, half-open, pixels
-    labels    ``(G,)``     int64   index into the list of classes
-    difficult ``(G,)``     bool    neither required nor punished when found
-    ========= ============ ======= =================================================
+    Attributes
+    ----------
+    boxes : numpy.ndarray
+        Float32 or float64 ``(G, 4)``, x1 y1 x2 y2, 0-based, half-open, pixels.
+    labels : numpy.ndarray
+        Int64 ``(G,)``, indices into the list of classes.
+    difficult : numpy.ndarray
+        Bool ``(G,)``, neither required nor punished when found.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = Truths(np.array([[10, 20, 60, 80]]), np.array([1]), np.array([False]))
+    >>> truth.boxes.shape
+    (1, 4)
     """
 
     boxes: np.ndarray
@@ -204,7 +212,27 @@ def join_detections(
 
 
 def join_truths(truths: Sequence[Truths], n_classes: int) -> tuple[Truths, np.ndarray]:
-    """Check the truths of all photographs and join them; as `join_detections`."""
+    """Check the truths of all photographs and join them, photograph by photograph.
+
+    Parameters
+    ----------
+    truths : sequence of Truths
+        One per photograph.
+    n_classes : int
+        Labels must lie in ``[0, n_classes)``.
+
+    Returns
+    -------
+    Truths
+        Float64 boxes ``(M, 4)``, int64 labels ``(M,)``, bool difficult ``(M,)``.
+    numpy.ndarray
+        Int64 ``(M,)``, the index of each truth's photograph.
+
+    Raises
+    ------
+    EvalError
+        On wrong shapes, labels out of range, numbers that are not finite or inverted boxes.
+    """
     columns = []
     for index, truth in enumerate(truths):
         where = f"truths of photograph {index}"

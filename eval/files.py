@@ -69,6 +69,19 @@ def write_comp(
     ------
     EvalError
         On arrays or names that do not fit, or a folder that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eval import Detections
+    >>> found = Detections([[262, 210, 324, 339]], [0.5], [0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cats, dogs = write_comp(folder, [found], ["000005"], ["cat", "dog"])
+    ...     print(cats.name, cats.read_text(), dogs.read_text())
+    ...     read_comp(folder, ["000005"], ["cat", "dog"]) == [found]
+    comp4_det_test_cat.txt 000005 0.5 263 211 324 339
+    <BLANKLINE>
+    True
     """
     labels = check_classes(classes)
     _check_names(names)
@@ -132,6 +145,15 @@ def read_comp(
         Where the folder, the file of a class or the choice of one set is missing; on a line
         that is not a name and five finite numbers, or whose photograph is not in ``names``: the
         message gives file and line.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "comp3_det_val_cat.txt").write_text("000005 0.5 263 211 324 339")
+    ...     (found,) = read_comp(folder, ["000005"], ["cat"])
+    >>> found.boxes, found.scores, found.labels
+    (array([[262., 210., 324., 339.]]), array([0.5]), array([0]))
     """
     labels = check_classes(classes)
     _check_names(names)
@@ -169,6 +191,19 @@ def write_coco_results(
     ------
     EvalError
         On arrays or ids that do not fit, or a file that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eval import Detections
+    >>> found = Detections([[262, 210, 324, 339]], [0.5], [0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "results.json")
+    ...     write_coco_results(path, [found], image_ids=[5], category_ids=[17])
+    ...     print(path.read_text())
+    ...     read_coco_results(path, [5], [17]) == [found]
+    [{"image_id": 5, "category_id": 17, "bbox": [262.0, 210.0, 62.0, 129.0], "score": 0.5}]
+    True
     """
     images, categories = (
         _check_ids(image_ids, "image_ids"),
@@ -217,6 +252,17 @@ def read_coco_results(
     ------
     EvalError
         On a file that cannot be read or is no such list; the message gives the entry, from 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = '[{"image_id": 5, "category_id": 17, "bbox": [2, 3, 10, 20], "score": 0.5}]'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "results.json")
+    ...     _ = path.write_text(text)
+    ...     (found,) = read_coco_results(path, image_ids=[5], category_ids=[1, 17])
+    >>> found.boxes.tolist(), found.labels.tolist()
+    ([[2.0, 3.0, 12.0, 23.0]], [1])
     """
     path = Path(path)
     image_of = {key: index for index, key in enumerate(_check_ids(image_ids, "image_ids"))}
