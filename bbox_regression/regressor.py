@@ -34,6 +34,8 @@ class BoxRegressor(BaseEstimator):
         λ of the ridge: 1000 in R-CNN, 4000 in the release; not given in the paper.
     whitening_epsilon : float
         Added to the covariance's eigenvalues, so that a target without variance is no trouble.
+    inclusive : bool
+        Measure boxes as the release does, see `encode`.
 
     Attributes
     ----------
@@ -43,13 +45,32 @@ class BoxRegressor(BaseEstimator):
         Float32 ``(4,)``.
     n_features_in_ : int
         D.
+
+    Examples
+    --------
+    Every object lies 5 pixels to the right of its window, whatever the features.
+
+    >>> import numpy as np
+    >>> features = np.random.default_rng(0).random((40, 3))
+    >>> windows = np.tile([10.0, 10.0, 30.0, 50.0], (40, 1))
+    >>> regressor = BoxRegressor().fit(features, windows, windows + [5, 0, 5, 0])
+    >>> regressor.predict(features[:1])
+    array([[0.25, 0.  , 0.  , 0.  ]], dtype=float32)
+    >>> regressor.transform(features[:1], windows[:1], size=(100, 100))
+    array([[15., 10., 35., 50.]], dtype=float32)
     """
 
     _sums: RidgeSums | None = None
 
-    def __init__(self, regularization: float = 1000.0, whitening_epsilon: float = 0.001) -> None:
+    def __init__(
+        self,
+        regularization: float = 1000.0,
+        whitening_epsilon: float = 0.001,
+        inclusive: bool = False,
+    ) -> None:
         self.regularization = regularization
         self.whitening_epsilon = whitening_epsilon
+        self.inclusive = inclusive
 
     def partial_fit(
         self, features: np.ndarray, windows: np.ndarray, truths: np.ndarray
@@ -78,7 +99,7 @@ class BoxRegressor(BaseEstimator):
             raise RegressionError("partial_fit after solve: make a new BoxRegressor, or call fit")
         sums = self._sums
         table = _check_features(features, None if sums is None else sums.features)
-        targets = encode(windows, truths)
+        targets = encode(windows, truths, inclusive=self.inclusive)
         check_shape(table, None, "features", len(targets))
         if sums is None:
             sums = self._sums = RidgeSums(table.shape[1], 4)
@@ -118,7 +139,25 @@ class BoxRegressor(BaseEstimator):
         return self
 
     def fit(self, features: np.ndarray, windows: np.ndarray, truths: np.ndarray) -> BoxRegressor:
-        """Forget everything, then `partial_fit` and `solve`."""
+        """Forget everything, then `partial_fit` and `solve`.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Float32 ``(n, D)``, one row per window, n above 0.
+        windows, truths : numpy.ndarray
+            Float32 ``(n, 4)``, as `partial_fit` takes them.
+
+        Returns
+        -------
+        BoxRegressor
+            Itself.
+
+        Raises
+        ------
+        RegressionError
+            As `partial_fit` and `solve`.
+        """
         self._sums = None
         for name in ("coef_", "intercept_", "n_features_in_"):
             if hasattr(self, name):
@@ -166,8 +205,15 @@ class BoxRegressor(BaseEstimator):
         -------
         numpy.ndarray
             Float32 ``(n, 4)``, x1 y1 x2 y2; see `decode`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `solve` or `fit`.
+        RegressionError
+            As `predict` and `decode`.
         """
-        return decode(windows, self.predict(features), size)
+        return decode(windows, self.predict(features), size, inclusive=self.inclusive)
 
 
 def _check_features(features: np.ndarray, columns: int | None) -> np.ndarray:

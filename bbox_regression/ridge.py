@@ -41,7 +41,15 @@ class RidgeSums:
         self._target_square = np.zeros((targets, targets))
 
     def add(self, features: np.ndarray, targets: np.ndarray) -> None:
-        """Add rows, float32 ``(n, D)``, and their targets, float64 ``(n, T)``; both are copied."""
+        """Add rows and their targets; both are copied.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Float32 ``(n, D)``.
+        targets : numpy.ndarray
+            Float64 ``(n, T)``.
+        """
         for start in range(0, len(features), _BLOCK):
             self._rows.append(np.array(features[start : start + _BLOCK], dtype=np.float32))
             self._targets.append(np.array(targets[start : start + _BLOCK], dtype=np.float64))
@@ -64,10 +72,24 @@ class RidgeSums:
     def solve(self, regularization: float, mean: np.ndarray, transform: np.ndarray) -> np.ndarray:
         """Return the coefficients for targets ``(y - mean) @ transform``; the sums are used up.
 
+        Parameters
+        ----------
+        regularization : float
+            λ, above 0.
+        mean : numpy.ndarray
+            Float64 ``(T,)``.
+        transform : numpy.ndarray
+            Float64 ``(T, T)``.
+
         Returns
         -------
         numpy.ndarray
             Float64 ``(D + 1, T)``; the last row is the bias.
+
+        Raises
+        ------
+        RegressionError
+            Where λ is too small for the sums to be solved.
         """
         try:
             if self._gram is None:

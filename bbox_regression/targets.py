@@ -9,7 +9,14 @@ class RegressionError(ValueError):
     """Input that cannot be regressed; the message is one line."""
 
 
-def encode(windows: np.ndarray, truths: np.ndarray) -> np.ndarray:
+# What the release and R-CNN add to every side of inclusive boxes (MATLAB's eps): a box one pixel
+# wide has the side 0. Added to windows and truths alike, such a box beside itself keeps targets of
+# 0, where 0 / 0 and log(0 / 0) would be NaN; beside another it has targets that are huge but finite
+# and are undone exactly.
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def encode(windows: np.ndarray, truths: np.ndarray, *, inclusive: bool = False) -> np.ndarray:
     """Return the regression targets that lead from windows to true boxes.
 
     For a window with centre (pcx, pcy) and sides (pw, ph) and a true box with centre (gcx, gcy)
@@ -20,6 +27,10 @@ def encode(windows: np.ndarray, truths: np.ndarray) -> np.ndarray:
     ----------
     windows, truths : numpy.ndarray
         Shape ``(N, 4)``, x1 y1 x2 y2, 0-based, half-open, in pixels; every side above 0.
+    inclusive : bool
+        Measure as the release does: the side of a box is the distance between its first and its
+        last pixel, one less than their number, and its centre is half of that past the first.
+        The side of a box narrower than a pixel counts as 0.
 
     Returns
     -------
@@ -30,17 +41,29 @@ def encode(windows: np.ndarray, truths: np.ndarray) -> np.ndarray:
     ------
     RegressionError
         On other shapes, on numbers that are not finite, on boxes without area.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> encode([[10, 20, 30, 60]], [[20, 10, 30, 90]]).round(2)
+    array([[ 0.25,  0.25, -0.69,  0.69]])
+    >>> encode([[10, 20, 30, 60]], [[20, 10, 30, 90]], inclusive=True).round(2)
+    array([[ 0.26,  0.26, -0.75,  0.71]])
     """
     windows = check_table(windows, 4, "windows")
     truths = check_table(truths, 4, "truths", len(windows))
-    window_centres, window_sides = _measure(windows, "windows")
-    truth_centres, truth_sides = _measure(truths, "truths")
+    window_centres, window_sides = _measure(windows, "windows", inclusive)
+    truth_centres, truth_sides = _measure(truths, "truths", inclusive)
     shifts = (truth_centres - window_centres) / window_sides
     return np.hstack([shifts, np.log(truth_sides / window_sides)])
 
 
 def decode(
-    windows: np.ndarray, targets: np.ndarray, size: tuple[int, int] | None = None
+    windows: np.ndarray,
+    targets: np.ndarray,
+    size: tuple[int, int] | None = None,
+    *,
+    inclusive: bool = False,
 ) -> np.ndarray:
     """Return the boxes to which the targets lead; the inverse of `encode`.
 
@@ -53,25 +76,36 @@ def decode(
     size : (width, height), optional
         Of the photograph, in pixels. Boxes are clipped to it; one that lies wholly outside
         becomes a box without area on the border.
+    inclusive : bool
+        As in `encode`, whose targets these are. Boxes are half-open all the same, and never
+        narrower than a pixel.
 
     Returns
     -------
     numpy.ndarray
-        Float32 ``(N, 4)``, x1 y1 x2 y2.
+        Float32 ``(N, 4)``, x1 y1 x2 y2, half-open.
 
     Raises
     ------
     RegressionError
         On other shapes, on numbers that are not finite, on windows without area, on a size that
         is not positive, and, without ``size``, where a box grows beyond float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decode([[10, 20, 30, 60]], [[0.5, -0.25, np.log(2), -np.log(2)]]).round(3)
+    array([[10., 20., 50., 40.]], dtype=float32)
+    >>> decode([[10, 20, 30, 60]], [[0.5, -0.25, 0, 0]], size=(35, 100))
+    array([[20., 10., 35., 50.]], dtype=float32)
     """
     windows = check_table(windows, 4, "windows")
     targets = check_table(targets, 4, "targets", len(windows))
-    centres, sides = _measure(windows, "windows")
+    centres, sides = _measure(windows, "windows", inclusive)
     with np.errstate(over="ignore"):
         centres = centres + targets[:, :2] * sides
         halves = sides * np.exp(targets[:, 2:]) / 2
-        boxes = np.hstack([centres - halves, centres + halves])
+        boxes = np.hstack([centres - halves, centres + halves + int(inclusive)])
         if size is not None:
             boxes = np.clip(boxes, 0, np.tile(_check_size(size), 2))
         boxes = boxes.astype(np.float32)
@@ -103,12 +137,14 @@ def check_shape(table: np.ndarray, columns: int | None, name: str, rows: int | N
         )
 
 
-def _measure(boxes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _measure(boxes: np.ndarray, name: str, inclusive: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres and the sides of boxes, ``(N, 2)`` each."""
     sides = boxes[:, 2:] - boxes[:, :2]
     if not (sides > 0).all():
         first = int(np.argmin((sides > 0).all(axis=1)))
         raise RegressionError(f"{name}: box {first} is {boxes[first].tolist()}, without area")
+    if inclusive:
+        sides = (sides - 1).clip(min=0) + _EPS
     return boxes[:, :2] + sides / 2, sides
 
 

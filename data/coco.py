@@ -24,8 +24,23 @@ from data.photo import photo_size
 def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
     """Read a COCO instances file; its photographs lie beside it or in the usual folders.
 
-    Without `classes` the classes are all categories in the order of their ids. Crowds
-    (iscrowd = 1) are difficult. A photograph's name is its image id.
+    Crowds (iscrowd = 1) are difficult. A photograph's name is its image id.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    split : str
+        The split's name.
+    classes : sequence of str or None
+        Class names, whose order is kept; None takes all categories in the order of their ids.
+    max_side : int
+        Widest and highest photograph accepted, in pixels.
+
+    Returns
+    -------
+    LabelledSet
+        Its photographs in the order of the file.
 
     Raises
     ------

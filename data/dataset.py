@@ -30,16 +30,21 @@ def open_dataset(
 
     Parameters
     ----------
-    path
+    path : path
         A VOC folder or one that holds exactly one (VOCdevkit or its parent), a COCO instances file,
         or a YOLO folder.
-    split
+    split : str
         The split's name; without meaning for a COCO file, which is one split.
-    classes
+    classes : sequence of str, optional
         Class names, whose order is kept; a labelled object of another class is an error. By
         default the classes that the set itself has.
-    max_side
+    max_side : int
         Widest and highest photograph accepted, in pixels.
+
+    Returns
+    -------
+    LabelledSet
+        Its photographs in the order of the split.
 
     Raises
     ------
@@ -47,6 +52,20 @@ def open_dataset(
         The set or one of its files is missing, broken or empty; an id stands twice; a box is
         inverted, of zero area, not numeric or more than one pixel outside its photograph; a class
         is unknown; there is no class at all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from data import SYNTHETIC_CLASSES, make_synthetic_set
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root = make_synthetic_set(f"{folder}/voc", train=1, val=1, test=2)
+    ...     dataset = open_dataset(root, "test", classes=SYNTHETIC_CLASSES)
+    ...     check_photographs(dataset)
+    []
+    >>> [photograph.name for photograph in dataset]
+    ['test_00000', 'test_00001']
+    >>> dataset.photographs[0].labels.boxes.dtype
+    dtype('float32')
     """
     path = Path(path)
     if not path.exists():
@@ -64,7 +83,32 @@ def open_dataset(
 
 
 def is_labelled(path: Path | str) -> bool:
-    """Return whether a path looks like a labelled set rather than a folder of photographs."""
+    """Return whether a path looks like a labelled set rather than a folder of photographs.
+
+    Parameters
+    ----------
+    path : path
+        Any; it need not exist.
+
+    Returns
+    -------
+    bool
+        Whether `open_dataset` would try it.
+
+    Raises
+    ------
+    DataError
+        The folder holds several VOC folders.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     before = is_labelled(folder)
+    ...     Path(folder, "labels").mkdir()
+    ...     before, is_labelled(folder)
+    (False, True)
+    """
     path = Path(path)
     if path.is_file():
         return path.suffix.lower() == ".json"
@@ -82,12 +126,17 @@ def check_photographs(
 
     Parameters
     ----------
-    dataset
+    dataset : LabelledSet
         The set to check.
-    max_side
+    max_side : int
         Widest and highest photograph accepted, in pixels.
-    workers
+    workers : int, optional
         Threads that decode at once; by default one per core, at most 8.
+
+    Returns
+    -------
+    list of DataError
+        One per photograph that cannot be read; for an example see `open_dataset`.
     """
 
     def check(photograph: Photograph) -> DataError | None:

@@ -15,6 +15,6 @@ def problem(path: Path, what: str) -> DataError:
 
 
 def shorten(names: list[str], most: int = 10) -> str:
-    """Return names joined by commas, the count standing in for those past `most`."""
+    """Return names joined by commas, the count standing in for those past ``most``."""
     shown = ", ".join(names[:most])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown

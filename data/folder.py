@@ -17,12 +17,30 @@ def find_photographs(folder: Path | str) -> list[Path]:
     """Return the photographs of a folder and of the folders in it, sorted.
 
     Known suffixes decide (`PHOTO_SUFFIXES`, in any case); hidden files and folders are passed over.
-    A single photograph given in a folder's place is returned as a list of one.
+
+    Parameters
+    ----------
+    folder : path
+        A folder, or a single photograph.
+
+    Returns
+    -------
+    list of pathlib.Path
+        At least one.
 
     Raises
     ------
     DataError
-        Nothing stands at `folder`, or a file that is no photograph, or a folder without any.
+        Nothing stands there, or a file that is no photograph, or a folder without any.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.JPG", "a.png", ".hidden.jpg", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in find_photographs(folder)]
+    ['a.png', 'b.JPG']
     """
     folder = Path(folder)
     if not folder.exists():

@@ -22,12 +22,19 @@ class Labels:
 
     Attributes
     ----------
-    boxes
-        float32 (N, 4): x1 y1 x2 y2, 0-based, half-open, pixels.
-    classes
-        int64 (N,): indices into `LabelledSet.classes`.
-    difficult
-        bool (N,): neither positives in training nor counted in evaluation.
+    boxes : numpy.ndarray
+        Float32 ``(N, 4)``, x1 y1 x2 y2, 0-based, half-open, pixels.
+    classes : numpy.ndarray
+        Int64 ``(N,)``, indices into ``LabelledSet.classes``.
+    difficult : numpy.ndarray
+        Bool ``(N,)``, neither positives in training nor counted in evaluation.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 9, 9], [5, 5, 7, 7]], np.float32)
+    >>> labels = Labels(boxes, np.array([0, 2]), np.array([False, True]))
+    >>> len(labels), labels.easy.classes
+    (2, array([0]))
     """
 
     boxes: npt.NDArray[np.float32]
@@ -46,10 +53,19 @@ class Labels:
 
 @dataclass(frozen=True)
 class Photograph:
-    """One labelled photograph: its file, its size in pixels after EXIF orientation, its labels.
+    """One labelled photograph.
 
-    `name` is unique in its set: the id of a VOC set, the image id of a COCO file, the file's stem
-    in a YOLO folder.
+    Attributes
+    ----------
+    name : str
+        Unique in its set: the id of a VOC set, the image id of a COCO file, the file's stem in a
+        YOLO folder.
+    path : pathlib.Path
+        Its file.
+    width, height : int
+        In pixels, after EXIF orientation.
+    labels : Labels
+        Its objects.
     """
 
     name: str
@@ -61,7 +77,19 @@ class Photograph:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """One split of a labelled set; its length and iteration are those of `photographs`."""
+    """One split of a labelled set; its length and iteration are those of ``photographs``.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+        Where the set lies.
+    split : str
+        The split's name.
+    classes : tuple of str
+        The names that labels index.
+    photographs : tuple of Photograph
+        In the order of the split.
+    """
 
     root: Path
     split: str
@@ -76,7 +104,17 @@ class LabelledSet:
 
 
 class LabelledObject(NamedTuple):
-    """One object as read from a file: its class by name, its box already checked."""
+    """One object as read from a file.
+
+    Attributes
+    ----------
+    class_name : str
+        The name of its class.
+    box : tuple of float
+        x1 y1 x2 y2, 0-based, half-open, pixels; already checked.
+    difficult : bool
+        Whether it is neither positive in training nor counted in evaluation.
+    """
 
     class_name: str
     box: Corners
@@ -84,7 +122,21 @@ class LabelledObject(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One photograph as read; `source` is the file that its labels came from."""
+    """One photograph as read.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its set.
+    path : pathlib.Path
+        Its file.
+    source : pathlib.Path
+        The file that its labels came from.
+    width, height : int
+        In pixels, after EXIF orientation.
+    objects : list of LabelledObject
+        What it shows.
+    """
 
     name: str
     path: Path
@@ -140,7 +192,7 @@ def check_classes(origin: str, classes: Sequence[str]) -> tuple[str, ...]:
 def build_set(
     root: Path, split: str, classes: tuple[str, ...], records: Sequence[Record]
 ) -> LabelledSet:
-    """Return the set of the records; DataError on a class not in `classes` or a name used twice."""
+    """Return the set of the records; DataError on an unknown class or a name used twice."""
     names: set[str] = set()
     for record in records:
         if record.name in names:

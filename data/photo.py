@@ -61,20 +61,31 @@ def read_photo(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> npt.NDArra
 
     Parameters
     ----------
-    path
+    path : path
         The file; its contents, not its suffix, decide the kind.
-    max_side
+    max_side : int
         Widest and highest photograph accepted, in pixels; checked before anything is decoded.
 
     Returns
     -------
-    uint8 (H, W, 3), RGB, C-contiguous.
+    numpy.ndarray
+        Uint8 ``(H, W, 3)``, RGB, C-contiguous.
 
     Raises
     ------
     DataError
-        The file is missing, no photograph, damaged, larger than `max_side` or of a pixel type
+        The file is missing, no photograph, damaged, larger than ``max_side`` or of a pixel type
         without a fixed range (floating point, 32-bit grey above 65535).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (4, 3), "red").save(f"{folder}/red.png")
+    ...     photo = read_photo(f"{folder}/red.png")
+    ...     size = photo_size(f"{folder}/red.png")
+    >>> photo.shape, photo[0, 0].tolist(), size
+    ((3, 4, 3), [255, 0, 0], (4, 3))
     """
     path = Path(path)
     with _open_photo(path, max_side) as image, _blaming(path, f"damaged {image.format} file"):
@@ -85,7 +96,19 @@ def read_photo(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> npt.NDArra
 
 
 def photo_size(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> tuple[int, int]:
-    """Return (width, height) in pixels after EXIF orientation, from the file's header alone.
+    """Return the size in pixels after EXIF orientation, from the file's header alone.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    max_side : int
+        Widest and highest photograph accepted, in pixels.
+
+    Returns
+    -------
+    width, height : int
+        For an example see `read_photo`.
 
     Raises
     ------

@@ -71,19 +71,32 @@ def make_synthetic_set(
 
     Parameters
     ----------
-    out
+    out : path
         The folder to make; missing folders above it are made too.
-    train, val, test
+    train, val, test : int
         Photographs in each split, at least 1; trainval is train and val. From 5 on a split has
         every class.
-    seed
+    seed : int
         Not negative.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
 
     Raises
     ------
     DataError
-        A count is below 1, the seed is negative, or `out` cannot be written or exists and holds
+        A count is below 1, the seed is negative, or ``out`` cannot be written or exists and holds
         something else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root = make_synthetic_set(f"{folder}/voc", train=2, val=1, test=1)
+    ...     sorted(path.name for path in root.glob("JPEGImages/*"))
+    ['test_00000.jpg', 'train_00000.jpg', 'train_00001.jpg', 'val_00000.jpg']
     """
     out = Path(out)
     counts = {"train": train, "val": val, "test": test}

@@ -27,7 +27,17 @@ _CLASS_MARK = re.compile(r"\s+(-1|0|1)$")
 
 
 def find_voc_folder(path: Path) -> Path | None:
-    """Return the VOC folder at `path`, in it or one folder deeper; None where there is none.
+    """Return the VOC folder at a path, in it or one folder deeper.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any folder.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None where there is none.
 
     Raises
     ------
@@ -49,7 +59,22 @@ def find_voc_folder(path: Path) -> Path | None:
 def read_voc(root: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
     """Read one split of a VOC folder, any year's.
 
-    Without `classes` the classes are the names found in the split, sorted, as VOC's own are.
+    Parameters
+    ----------
+    root : pathlib.Path
+        Holds Annotations, JPEGImages and ImageSets.
+    split : str
+        The split's name.
+    classes : sequence of str or None
+        Class names, whose order is kept; None takes the names found in the
+        split, sorted, as VOC's own are.
+    max_side : int
+        Widest and highest photograph accepted, in pixels.
+
+    Returns
+    -------
+    LabelledSet
+        Its photographs in the order of the split's file.
 
     Raises
     ------

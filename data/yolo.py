@@ -26,8 +26,24 @@ _ITEM = re.compile(r"""\s*(?:-\s|(?P<key>\d+)\s*:\s)?\s*(?P<name>"[^"]*"|'[^']*'
 def read_yolo(root: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
     """Read one split of a YOLO folder: images/SPLIT, SPLIT/images or, unsplit, images.
 
-    Without `classes` the classes are those of classes.txt or data.yaml in their order. A photograph
-    without a label file has no objects, as is YOLO's custom.
+    A photograph without a label file has no objects, as is YOLO's custom.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Holds the folders and classes.txt or data.yaml.
+    split : str
+        The split's name.
+    classes : sequence of str or None
+        Class names, whose order is kept; None takes those of classes.txt or
+        data.yaml in their order.
+    max_side : int
+        Widest and highest photograph accepted, in pixels.
+
+    Returns
+    -------
+    LabelledSet
+        Its photographs in the order of their files' names.
 
     Raises
     ------

@@ -66,6 +66,19 @@ def evaluate_coco(
     ------
     EvalError
         On lengths, shapes, labels or numbers that do not fit.
+
+    Examples
+    --------
+    One of two truths is found, exactly.
+
+    >>> import numpy as np
+    >>> from eval import Detections, Truths
+    >>> boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]])
+    >>> truths = [Truths(boxes, np.array([0, 0]), np.array([False, False]))]
+    >>> found = Detections(boxes[:1], [0.9], [0])
+    >>> measures = evaluate_coco([found], truths, ["cat"])
+    >>> round(measures["AP"], 3), measures["AR100"]
+    (0.505, 0.5)
     """
     names = check_classes(classes)
     check_lengths(detections, truths, "detections and truths")

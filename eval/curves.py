@@ -35,6 +35,14 @@ def plot_curves(result: VocResult, path: str | Path) -> None:
     ------
     EvalError
         Where the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eval import evaluate_voc
+    >>> result = evaluate_voc([], [], ["cat", "dog"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     plot_curves(result, f"{folder}/curves.png")
     """
     columns = min(_COLUMNS, len(result.classes))
     rows = math.ceil(len(result.classes) / columns)

@@ -41,8 +41,9 @@ def write_comp(
     """Write VOC detection files, ``comp4_det_test_CLASS.txt``, one for every class.
 
     Each line is ``NAME SCORE xmin ymin xmax ymax``, coordinates 1-based and inclusive, in the
-    order of the photographs. A class without detections gets an empty file. Numbers are written
-    with 9 (score) and 12 (coordinates) digits, so that reading them gives the same float32.
+    order of the photographs. A class without detections gets an empty file. A score is written with
+    as many digits as it takes to read the same float64 again, since the order of scores decides
+    an AP; coordinates are written with 12 digits.
 
     Parameters
     ----------
@@ -68,6 +69,19 @@ def write_comp(
     ------
     EvalError
         On arrays or names that do not fit, or a folder that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eval import Detections
+    >>> found = Detections([[262, 210, 324, 339]], [0.5], [0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cats, dogs = write_comp(folder, [found], ["000005"], ["cat", "dog"])
+    ...     print(cats.name, cats.read_text(), dogs.read_text())
+    ...     read_comp(folder, ["000005"], ["cat", "dog"]) == [found]
+    comp4_det_test_cat.txt 000005 0.5 263 211 324 339
+    <BLANKLINE>
+    True
     """
     labels = check_classes(classes)
     _check_names(names)
@@ -83,7 +97,7 @@ def write_comp(
     for label, class_name in enumerate(labels):
         rows = np.flatnonzero(found.labels == label)
         lines = [
-            f"{names[photograph]} {score:.9g} {x1:.12g} {y1:.12g} {x2:.12g} {y2:.12g}\n"
+            f"{names[photograph]} {score!r} {x1:.12g} {y1:.12g} {x2:.12g} {y2:.12g}\n"
             for photograph, score, (x1, y1, x2, y2) in zip(
                 photographs[rows].tolist(),
                 found.scores[rows].tolist(),
@@ -123,6 +137,7 @@ def read_comp(
     -------
     list of Detections
         One per photograph, in the order of ``names``; within it by class, then as in the file.
+        Boxes and scores are float64, so that scores tie only where the file's do.
 
     Raises
     ------
@@ -130,6 +145,15 @@ def read_comp(
         Where the folder, the file of a class or the choice of one set is missing; on a line
         that is not a name and five finite numbers, or whose photograph is not in ``names``: the
         message gives file and line.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "comp3_det_val_cat.txt").write_text("000005 0.5 263 211 324 339")
+    ...     (found,) = read_comp(folder, ["000005"], ["cat"])
+    >>> found.boxes, found.scores, found.labels
+    (array([[262., 210., 324., 339.]]), array([0.5]), array([0]))
     """
     labels = check_classes(classes)
     _check_names(names)
@@ -167,6 +191,19 @@ def write_coco_results(
     ------
     EvalError
         On arrays or ids that do not fit, or a file that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eval import Detections
+    >>> found = Detections([[262, 210, 324, 339]], [0.5], [0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "results.json")
+    ...     write_coco_results(path, [found], image_ids=[5], category_ids=[17])
+    ...     print(path.read_text())
+    ...     read_coco_results(path, [5], [17]) == [found]
+    [{"image_id": 5, "category_id": 17, "bbox": [262.0, 210.0, 62.0, 129.0], "score": 0.5}]
+    True
     """
     images, categories = (
         _check_ids(image_ids, "image_ids"),
@@ -208,12 +245,24 @@ def read_coco_results(
     Returns
     -------
     list of Detections
-        One per photograph, in the order of ``image_ids``; within it in the file's order.
+        One per photograph, in the order of ``image_ids``; within it in the file's order. Boxes
+        and scores are float64, so that scores tie only where the file's do.
 
     Raises
     ------
     EvalError
         On a file that cannot be read or is no such list; the message gives the entry, from 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = '[{"image_id": 5, "category_id": 17, "bbox": [2, 3, 10, 20], "score": 0.5}]'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "results.json")
+    ...     _ = path.write_text(text)
+    ...     (found,) = read_coco_results(path, image_ids=[5], category_ids=[1, 17])
+    >>> found.boxes.tolist(), found.labels.tolist()
+    ([[2.0, 3.0, 12.0, 23.0]], [1])
     """
     path = Path(path)
     image_of = {key: index for index, key in enumerate(_check_ids(image_ids, "image_ids"))}
@@ -234,7 +283,8 @@ def read_coco_results(
         photographs.append(_look_up(entry, "image_id", image_of, where))
         labels.append(_look_up(entry, "category_id", label_of, where))
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
-    table[:, 3:] += table[:, 1:3]
+    with np.errstate(over="ignore"):
+        table[:, 3:] += table[:, 1:3]
     _check_finite(table, lambda row: f"{path}: entry {row}")
     return _split(table[:, 1:], table[:, 0], np.array(labels), np.array(photographs), len(image_of))
 
@@ -334,9 +384,7 @@ def _look_up(entry: dict[str, Any], key: str, index_of: dict[int | str, int], wh
 
 
 def _check_finite(table: np.ndarray, where: Any) -> None:
-    # As float32, in which the numbers are handed out: 1e300 is not finite there.
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(table.astype(np.float32)).all(axis=1)
+    finite = np.isfinite(table).all(axis=1)
     if not finite.all():
         raise EvalError(f"{where(int(np.argmin(finite)))}: score or box is not finite")
 
@@ -371,8 +419,5 @@ def _split(
     """Return one Detections per photograph, each in the order given."""
     order = np.argsort(photographs, kind="stable")
     cuts = np.searchsorted(photographs[order], np.arange(1, count))
-    columns = [
-        np.split(values[order].astype(dtype), cuts)
-        for values, dtype in ((boxes, np.float32), (scores, np.float32), (labels, np.int64))
-    ]
+    columns = [np.split(values[order], cuts) for values in (boxes, scores, labels)]
     return [Detections(*parts) for parts in zip(*columns, strict=True)][:count]

@@ -31,6 +31,11 @@ def search_alpacadb(photo: NDArray[np.uint8]) -> NDArray[np.float64]:
     -------
     float64 (N, 4)
         Half-open boxes in pixels of ``photo``.
+
+    Raises
+    ------
+    ProposalError
+        If the package is not installed.
     """
     try:
         import selectivesearch

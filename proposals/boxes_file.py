@@ -30,6 +30,14 @@ class BoxesFile:
         Per photograph x1 y1 x2 y2, 0-based, half-open, in pixels of the photograph.
     method : str
         How they were made; empty where the file does not say.
+
+    Examples
+    --------
+    >>> content = BoxesFile(("a", "b"), (np.ones((3, 4)), np.ones((1, 4))))
+    >>> len(content), "b" in content, content.find("a").shape
+    (2, True, (3, 4))
+    >>> [(name, len(boxes)) for name, boxes in content]
+    [('a', 3), ('b', 1)]
     """
 
     names: tuple[str, ...]
@@ -51,7 +59,23 @@ class BoxesFile:
         return name in self._places
 
     def find(self, name: str) -> NDArray[np.float32]:
-        """Return the boxes (N, 4) of a photograph by name; ProposalError if it is not there."""
+        """Return the boxes of a photograph by name.
+
+        Parameters
+        ----------
+        name : str
+            One of ``names``.
+
+        Returns
+        -------
+        float32 (N, 4)
+            Its boxes.
+
+        Raises
+        ------
+        ProposalError
+            If it is not there.
+        """
         if name not in self._places:
             raise ProposalError(f"no boxes for photograph {name!r} among {len(self)} photographs")
         return self.boxes[self._places[name]]
@@ -82,6 +106,15 @@ def save_boxes(
     ProposalError
         On another suffix, unequal counts, doubled names, bad boxes, or a file that cannot be
         written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_boxes(f"{folder}/boxes.npz", ["000005"], [[[0, 0, 9, 9], [2, 3, 7, 8]]], "by hand")
+    ...     content = load_boxes(f"{folder}/boxes.npz")
+    >>> content.find("000005").shape, content.method
+    ((2, 4), 'by hand')
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -115,6 +148,7 @@ def load_boxes(path: str | Path) -> BoxesFile:
     Returns
     -------
     BoxesFile
+        The boxes of all its photographs; for an example see `save_boxes`.
 
     Raises
     ------

@@ -34,6 +34,18 @@ class ProposalCache:
     ------
     ProposalError
         If the folder cannot be made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> photo = np.zeros((40, 60, 3), np.uint8)
+    >>> photo[10:30, 20:50] = 255
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cache = ProposalCache(folder)
+    ...     searched = cache.propose("a.jpg", photo)
+    ...     kept = cache.propose("a.jpg", photo)
+    ...     np.array_equal(kept, searched), len(list(cache.folder.iterdir()))
+    (True, 1)
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -62,6 +74,7 @@ class ProposalCache:
         Returns
         -------
         float32 (N, 4)
+            As ``proposals.propose``.
 
         Raises
         ------

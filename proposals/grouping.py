@@ -25,12 +25,15 @@ def describe_pixels(image, smooth):  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    image : uint8 (H, W, 3).
-    smooth : float32 (H, W, 3), the image after a Gaussian.
+    image : uint8 (H, W, 3)
+        In any colour space.
+    smooth : float32 (H, W, 3)
+        The image after a Gaussian.
 
     Returns
     -------
-    int16 (H · W, 15): a bin per channel of colour, then of texture; −1 for bin 0 of a texture.
+    int16 (H · W, 15)
+        A bin per channel of colour, then of texture; −1 for bin 0 of a texture.
     """
     height, width = image.shape[:2]
     bins = np.empty((height * width, 15), np.int16)
@@ -71,17 +74,25 @@ def describe_segments(labels, count, bins, width):  # type: ignore[no-untyped-de
 
     Parameters
     ----------
-    labels : int32 (H · W,), segment of each pixel.
-    count : number of segments S.
-    bins : of `describe_pixels`.
-    width : of the image.
+    labels : int32 (H · W,)
+        Segment of each pixel.
+    count : int
+        Number of segments S.
+    bins : int16 (H · W, 15)
+        Of `describe_pixels`.
+    width : int
+        Of the image, in pixels.
 
     Returns
     -------
-    histograms : float32 (S, VALUES); colour and texture each sum to 1.
-    sizes : int32 (S,) pixels.
-    boxes : int32 (S, 4) x1 y1 x2 y2, half-open.
-    pairs : int64 (P,), a · S + b of touching segments a < b, sorted.
+    histograms : float32 (S, VALUES)
+        Colour and texture each sum to 1.
+    sizes : int32 (S,)
+        In pixels.
+    boxes : int32 (S, 4)
+        x1 y1 x2 y2, half-open.
+    pairs : int64 (P,)
+        a · S + b of touching segments a < b, sorted.
     """
     counts = np.zeros((count, VALUES), np.int32)
     sizes = np.zeros(count, np.int32)
@@ -145,13 +156,17 @@ def group_segments(histograms, sizes, boxes, pairs, pixels, with_colour):  # typ
 
     Parameters
     ----------
-    histograms, sizes, boxes, pairs : of `describe_segments`.
-    pixels : of the image.
-    with_colour : whether similarity of colour is added.
+    histograms, sizes, boxes, pairs : numpy.ndarray
+        Of `describe_segments`.
+    pixels : int
+        Of the image.
+    with_colour : bool
+        Whether similarity of colour is added.
 
     Returns
     -------
-    int32 (R, 4): the boxes of all regions: the segments, then the joined ones in their order.
+    int32 (R, 4)
+        The boxes of all regions: the segments, then the joined ones in their order.
     """
     count = len(sizes)
     most = 2 * count - 1

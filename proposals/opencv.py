@@ -39,6 +39,10 @@ def check_opencv() -> None:
     ------
     ProposalError
         One line with the builds that are installed and the command that mends it.
+
+    Examples
+    --------
+    >>> check_opencv()
     """
     module = getattr(cv2, "ximgproc", None)
     if hasattr(module, "createEdgeBoxes") and hasattr(module, "segmentation"):

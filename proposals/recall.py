@@ -66,11 +66,21 @@ def measure_recall(
     Returns
     -------
     Recall
+        Fractions, 0 to 1.
 
     Raises
     ------
     ProposalError
         On unequal counts, bad shapes, boxes that are not finite or thresholds out of range.
+
+    Examples
+    --------
+    Two objects, one found exactly, the other covered by a window twice as large.
+
+    >>> windows = [[0, 0, 10, 10], [20, 0, 40, 10]]
+    >>> recall = measure_recall([windows], [[[0, 0, 10, 10], [20, 0, 30, 10]]])
+    >>> recall.at_50, recall.at_70, recall.average
+    (1.0, 0.5, 0.5)
     """
     levels = np.asarray(thresholds, np.float64)
     if levels.ndim != 1 or not ((levels > 0) & (levels <= 1)).all():

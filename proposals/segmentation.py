@@ -15,12 +15,15 @@ def sort_edges(image):  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    image : float32 (H, W, 3), values 0 to 255.
+    image : float32 (H, W, 3)
+        Values 0 to 255.
 
     Returns
     -------
-    edges : int32 (E,), pixel · 4 + direction, the most alike first.
-    starts : int64 (``_LEVELS`` + 1,), the first edge of each weight, in sixteenths of a grey level.
+    edges : int32 (E,)
+        Pixel · 4 + direction, the most alike first.
+    starts : int64 (``_LEVELS`` + 1,)
+        The first edge of each weight, in sixteenths of a grey level.
     """
     height, width = image.shape[:2]
     weights = np.empty((height, width, 4), np.int16)
@@ -56,15 +59,21 @@ def segment(edges, starts, height, width, k, least):  # type: ignore[no-untyped-
 
     Parameters
     ----------
-    edges, starts : of `sort_edges`.
-    height, width : of the image.
-    k : grey levels; the larger, the larger the segments.
-    least : pixels of the smallest segment.
+    edges, starts : numpy.ndarray
+        Of `sort_edges`.
+    height, width : int
+        Of the image, in pixels.
+    k : float
+        Grey levels; the larger, the larger the segments.
+    least : int
+        Pixels of the smallest segment.
 
     Returns
     -------
-    labels : int32 (H · W,), numbered from 0 in the order of their first pixels.
-    count : number of segments.
+    labels : int32 (H · W,)
+        Numbered from 0 in the order of their first pixels.
+    count : int
+        Number of segments.
     """
     parent = np.arange(height * width).astype(np.int32)
     size = np.ones(height * width, np.int32)

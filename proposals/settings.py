@@ -50,6 +50,11 @@ class ProposalSettings:
     ------
     ProposalError
         On an unknown method, a number out of range, or a missing edge model.
+
+    Examples
+    --------
+    >>> ProposalSettings("selective-search", max_windows=500).key()
+    'revision=1 method=selective-search max_windows=500 min_side=10.0 seed=0'
     """
 
     method: str = "selective-search-dense"
@@ -84,6 +89,11 @@ class ProposalSettings:
 
         An edge model stands there with the SHA-256 of its content, so a moved model keeps the key
         and a replaced one changes it.
+
+        Returns
+        -------
+        str
+            Words ``name=value``.
         """
         parts = [
             f"revision={_REVISION}",

@@ -50,6 +50,14 @@ def propose(
     ------
     ProposalError
         If ``photo`` is no such array, OpenCV lacks ``ximgproc`` or the edge model is damaged.
+
+    Examples
+    --------
+    >>> photo = np.zeros((40, 60, 3), np.uint8)
+    >>> photo[10:30, 20:50] = 255
+    >>> windows = propose(photo)
+    >>> [20.0, 10.0, 50.0, 30.0] in windows.tolist()
+    True
     """
     settings = ProposalSettings() if settings is None else settings
     _check_photo(photo)

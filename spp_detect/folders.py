@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import DEFAULT_MAX_SIDE, DataError, find_photographs, is_labelled, open_dataset
-from eval import Detections
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
@@ -51,8 +50,7 @@ def report_folder(
             if isinstance(found, DataError):
                 report.skip(found)
                 continue
-            above = found.scores >= min_score
-            report.add(path, Detections(*(column[above] for column in found)), max_side)
+            report.add(path, found[found.scores >= min_score], max_side)
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 report.save()
                 saved = time.monotonic()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from svm.solver import solve_dual
@@ -21,16 +24,37 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    c : weight of the losses.
-    positive_weight : factor of the positives' losses.
-    bias_multiplier : value of the constant feature; the larger, the less the bias is regularised.
-    tolerance : largest spread of the dual's gradients at the end; liblinear's own is 0.1, early.
-    seed : of the order in which examples are visited.
+    c : float
+        Weight of the losses.
+    positive_weight : float
+        Factor of the positives' losses.
+    bias_multiplier : float
+        Value of the constant feature; the larger, the less the bias is regularised.
+    tolerance : float
+        Largest spread of the dual's gradients at the end; liblinear's own is 0.1, early.
+    seed : int
+        Of the order in which examples are visited.
 
     Attributes
     ----------
-    coef_ : float32 (D,)
+    coef_ : numpy.ndarray
+        Float32 ``(D,)``, a weight per feature.
     intercept_ : float
+        What is added to the weighted features.
+    classes_ : numpy.ndarray
+        The labels, −1 and +1.
+
+    Examples
+    --------
+    Two examples of each kind, so far apart that the loss can be 0; half way the score is 0.
+
+    >>> import numpy as np
+    >>> features = np.array([[0.0], [-1.0], [2.0], [3.0]])
+    >>> svm = LinearSvm(c=100.0, positive_weight=1.0, bias_multiplier=1.0, tolerance=1e-8)
+    >>> svm.fit(features, np.array([-1, -1, 1, 1])).decision_function([[1.0], [2.0]]).round(3) + 0.0
+    array([0., 1.])
+    >>> svm.predict([[0.5], [1.5]])
+    array([-1,  1])
     """
 
     def __init__(
@@ -48,12 +72,27 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, features: NDArray[np.floating], labels: NDArray[np.integer]) -> LinearSvm:
-        """Train on float (N, D) features and labels of +1 and −1, (N,).
+        """Train on examples of both kinds.
+
+        Where the tolerance is not met after 10,000 passes, scikit-learn's ConvergenceWarning is
+        given and the last pass's weights are kept.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Float ``(N, D)``; worked on as float32.
+        labels : numpy.ndarray
+            ``(N,)``, +1 and −1.
+
+        Returns
+        -------
+        LinearSvm
+            Itself.
 
         Raises
         ------
         SvmError
-            unless both labels occur, shapes agree and the solver converges.
+            On other shapes, numbers that are not finite, other labels or only one of the two.
         """
         labels = np.asarray(labels)
         if np.ndim(features) != 2 or labels.shape != (len(features),):
@@ -77,8 +116,12 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
             np.random.default_rng(self.seed),
         )
         if passes > MOST_PASSES:
-            raise SvmError(
-                f"SVM of {len(labels)} examples: no convergence at tolerance {self.tolerance}"
+            # The dual only ever grows, so the last pass's weights are the best.
+            warnings.warn(
+                f"SVM of {len(labels)} examples: not at tolerance {self.tolerance} after "
+                f"{MOST_PASSES} passes, the last one's weights are taken",
+                ConvergenceWarning,
+                stacklevel=2,
             )
         self.coef_ = weights.astype(np.float32)
         self.intercept_ = float(of_bias * self.bias_multiplier)
@@ -86,11 +129,43 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Scores (N,) of features (N, D)."""
+        """Return scores: the weighted sum of the features, and the intercept.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Float ``(N, D)``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float ``(N,)``, above 0 for +1.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
         check_is_fitted(self)
         scores: NDArray[np.floating] = np.asarray(features) @ self.coef_ + self.intercept_
         return scores
 
     def predict(self, features: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Labels +1 or −1, (N,), of features (N, D)."""
+        """Return labels: whether the score is above 0.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Float ``(N, D)``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Int64 ``(N,)``, +1 or −1.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
         return np.where(self.decision_function(features) > 0, 1, -1)

@@ -19,11 +19,18 @@ class MinerState(NamedTuple):
 
     Attributes
     ----------
-    coef : float32 (C, D) and intercept, float32 (C,): the SVMs so far.
-    trained : bool (C,), whether a class has an SVM yet.
-    added : int64 (C,), new negatives since a class was last trained.
-    keys : int64 (M,), the negatives held, class after class.
-    counts : int64 (C,), how many of `keys` each class holds.
+    coef : numpy.ndarray
+        Float32 ``(C, D)``, the weights of the SVMs so far.
+    intercept : numpy.ndarray
+        Float32 ``(C,)``, their intercepts.
+    trained : numpy.ndarray
+        Bool ``(C,)``, whether a class has an SVM yet.
+    added : numpy.ndarray
+        Int64 ``(C,)``, new negatives since a class was last trained.
+    keys : numpy.ndarray
+        Int64 ``(M,)``, the negatives held, class after class.
+    counts : numpy.ndarray
+        Int64 ``(C,)``, how many of ``keys`` each class holds.
     """
 
     coef: NDArray[np.float32]
@@ -38,24 +45,61 @@ class HardNegativeMiner:
     """Train one SVM per class while photographs stream past.
 
     A class takes all negatives of the first photograph that has any. Of later photographs it keeps
-    those that score above `hard_score`; after `retrain_after` new ones its SVM is trained again,
-    and negatives that then score below `evict_score` are dropped. Only keys of negatives are held:
-    their features are fetched when a class is trained, so that memory is bounded by the examples
-    of one class.
+    those that score above ``hard_score``; after ``retrain_after`` new ones its SVM is trained
+    again, and negatives that then score below ``evict_score`` are dropped. Only keys of negatives
+    are held: their features are fetched when a class is trained, so that memory is bounded by the
+    examples of one class.
 
     Parameters
     ----------
-    positives : per class, float (P, D), P of at least 1.
-    fetch : writes the features of M increasing keys, as given to `mine`, into float32 (M, D);
-        they may be rounded.
-    svm : parameters of every class's SVM.
-    feature_scale : factor on all features; `coef` holds weights for features without it.
-    hard_score, evict_score, retrain_after : see above.
+    positives : sequence of numpy.ndarray
+        Float ``(P, D)`` for each of the C classes, P of at least 1.
+    fetch : callable
+        Writes the features of M increasing keys, int64 ``(M,)`` as given to `mine`, into its second
+        argument, float32 ``(M, D)``; they may be rounded.
+    svm : LinearSvm
+        The parameters of every class's SVM.
+    feature_scale : float
+        Factor on all features; ``coef`` holds weights for features without it.
+    hard_score : float
+        Negatives that score above it are hard.
+    evict_score : float
+        Negatives that score below it after a training are dropped.
+    retrain_after : int
+        A class is trained again when it has gained more negatives than this.
+
+    Attributes
+    ----------
+    coef : numpy.ndarray
+        Float32 ``(C, D)``, the weights of each class's SVM; 0 before its first training.
+    intercept : numpy.ndarray
+        Float32 ``(C,)``.
 
     Raises
     ------
     SvmError
-        for a class without positives.
+        Without classes, and for a class without positives or with another D.
+
+    Examples
+    --------
+    One class, two photographs of three negative windows each. Their keys are rows of a table from
+    which their features are fetched. Of the first photograph all negatives are taken; of the second
+    only the one that lies near the positives is hard.
+
+    >>> import numpy as np
+    >>> table = np.array([[0, 1], [0, 2], [1, 2], [0, 3], [1, 3], [2, 1]], np.float32)
+    >>> def fetch(keys, out):
+    ...     out[:] = table[keys]
+    >>> positives = [np.array([[3, 0], [4, 1]], np.float32)]
+    >>> miner = HardNegativeMiner(positives, fetch, LinearSvm(c=1.0), evict_score=-100.0)
+    >>> every = np.ones((3, 1), bool)
+    >>> miner.mine(table[:3], every, np.arange(3)), miner.held
+    ([0], [3])
+    >>> miner.mine(table[3:], every, np.arange(3, 6)), miner.held
+    ([], [4])
+    >>> miner.finish()
+    >>> miner.coef.shape, miner.state().keys
+    ((1, 2), array([0, 1, 2, 5]))
     """
 
     def __init__(
@@ -96,13 +140,17 @@ class HardNegativeMiner:
 
         Parameters
         ----------
-        features : (U, D) of its windows.
-        negative : bool (U, C), which window is a negative of which class.
-        keys : int64 (U,), a number for each window, different in all photographs.
+        features : numpy.ndarray
+            Float ``(U, D)``, of its windows.
+        negative : numpy.ndarray
+            Bool ``(U, C)``, which window is a negative of which class.
+        keys : numpy.ndarray
+            Int64 ``(U,)``, a number for each window, different in all photographs.
 
         Returns
         -------
-        The classes whose SVM was trained again.
+        list of int
+            The classes whose SVM was trained again.
         """
         scores = np.asarray(features, np.float32) @ self.coef.T + self.intercept
         hard = negative & ((scores > self.hard_score) | ~self._trained)
@@ -122,7 +170,7 @@ class HardNegativeMiner:
         Raises
         ------
         SvmError
-            for a class that never met a negative.
+            For a class that never met a negative.
         """
         for c in range(len(self.positives)):
             if not self._trained[c]:
@@ -136,7 +184,7 @@ class HardNegativeMiner:
         return [len(keys) for keys in self._held]
 
     def state(self) -> MinerState:
-        """What `restore` needs."""
+        """Return what `restore` needs, copied."""
         return MinerState(
             self.coef.copy(),
             self.intercept.copy(),
@@ -147,7 +195,18 @@ class HardNegativeMiner:
         )
 
     def restore(self, state: MinerState) -> HardNegativeMiner:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Parameters
+        ----------
+        state : MinerState
+            Of a miner of the same positives and parameters.
+
+        Returns
+        -------
+        HardNegativeMiner
+            Itself.
+        """
         self.coef, self.intercept = state.coef.copy(), state.intercept.copy()
         self._trained, self._added = state.trained.copy(), state.added.copy()
         self._held = np.split(state.keys, np.cumsum(state.counts)[:-1])

@@ -27,22 +27,34 @@ def _add(a, factor, b):  # type: ignore[no-untyped-def]
 def solve_dual(rows, signs, costs, bias, tolerance, most, random):  # type: ignore[no-untyped-def]
     """Find w that minimises ½ |w|² + Σ costs · max(0, 1 − signs · w · row).
 
-    Rows have one more value, `bias`, which is not stored. Rows that stay at a bound are left out
+    Rows have one more value, ``bias``, which is not stored. Rows that stay at a bound are left out
     until the others are solved, as in liblinear.
 
     Parameters
     ----------
-    rows : float32 (N, D).
-    signs : float32 (N,) of +1 and −1.
-    costs : float64 (N,) above 0.
-    bias : value of the constant feature.
-    tolerance : largest spread of the projected gradients at the end.
-    most : passes over the rows.
-    random : NumPy's Generator, of the order of the rows.
+    rows : numpy.ndarray
+        Float32 ``(N, D)``.
+    signs : numpy.ndarray
+        Float32 ``(N,)``, +1 and −1.
+    costs : numpy.ndarray
+        Float64 ``(N,)``, above 0.
+    bias : float
+        Value of the constant feature.
+    tolerance : float
+        Largest spread of the projected gradients at the end.
+    most : int
+        Passes over the rows.
+    random : numpy.random.Generator
+        Of the order of the rows.
 
     Returns
     -------
-    float64 (D,) weights, the constant feature's weight, passes; `most` + 1 without convergence.
+    weights : numpy.ndarray
+        Float64 ``(D,)``.
+    weight_of_bias : float
+        The constant feature's weight.
+    passes : int
+        How many it took; ``most + 1`` without convergence.
     """
     count, length = rows.shape
     weights = np.zeros(length)

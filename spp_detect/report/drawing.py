@@ -29,11 +29,11 @@ def draw_detections(
     pen = ImageDraw.Draw(image)
     unit = max(1, round(min(image.size) / 200))
     font = ImageFont.load_default(size=max(9, round(min(image.size) / 28)))
-    for i in reversed(range(len(found.scores))):
-        colour = pick_colour(int(found.labels[i]), len(classes))
-        x1, y1, x2, y2 = (float(v) for v in found.boxes[i])
+    for box, score, label in found[::-1]:
+        colour = pick_colour(label, len(classes))
+        x1, y1, x2, y2 = box.tolist()
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=unit)
-        text = f"{classes[int(found.labels[i])]} {found.scores[i]:.2f}"
+        text = f"{classes[label]} {score:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         width, height = right - left + 2 * unit, bottom - top + 2 * unit
         x = min(max(0, x1), max(0, image.width - width))

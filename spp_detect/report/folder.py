@@ -37,21 +37,21 @@ class FolderReport:
     def add(self, path: Path, found: Detections, max_side: int) -> None:
         """Take one photograph's detections and draw them."""
         name = path.relative_to(self.root).as_posix() if path != self.root else path.name
-        for box, score, label in zip(found.boxes.tolist(), found.scores, found.labels, strict=True):
-            x1, y1, x2, y2 = (round(value, 2) for value in box)
+        for box, score, label in found:
+            x1, y1, x2, y2 = (round(value, 2) for value in box.tolist())
             self._results.append(
                 {
                     "image_id": name,
-                    "category_id": int(label) + 1,
-                    "category": self.classes[int(label)],
+                    "category_id": label + 1,
+                    "category": self.classes[label],
                     "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "score": round(float(score), 5),
+                    "score": round(score, 5),
                 }
             )
         drawn = f"drawn/{name}.jpg"
         image = draw_detections(read_photo(path, max_side), found, self.classes)
         save_image(image, self.out / drawn)
-        objects = ", ".join(self.classes[int(label)] for label in found.labels) or "nothing found"
+        objects = ", ".join(self.classes[label] for label in found.labels) or "nothing found"
         self._figures.append(Figure(quote(drawn), name, objects))
 
     def skip(self, error: DataError) -> None:

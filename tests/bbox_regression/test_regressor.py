@@ -181,7 +181,11 @@ def test_same_rows_same_bits():
 
 def test_scikit_learns_habits():
     regressor = BoxRegressor(4000.0)
-    assert regressor.get_params() == {"regularization": 4000.0, "whitening_epsilon": 0.001}
+    assert regressor.get_params() == {
+        "regularization": 4000.0,
+        "whitening_epsilon": 0.001,
+        "inclusive": False,
+    }
     regressor.fit(*problem(30, 10))
     other = clone(regressor).set_params(regularization=1.0)
     with pytest.raises(NotFittedError):
@@ -191,6 +195,25 @@ def test_scikit_learns_habits():
     # fit starts afresh: another D, and nothing of the former rows.
     rows = problem(30, 12, seed=3)
     assert_close(regressor.fit(*rows), solve_normal_equations(*rows, 4000.0))
+
+
+def test_inclusive_boxes_are_learnt_and_returned_as_such():
+    features, windows, _ = problem(60, 10)
+    targets = np.random.default_rng(1).normal(0.1, 0.05, (60, 4))
+    truths = decode(windows, targets, inclusive=True)
+    regressor = BoxRegressor(inclusive=True).fit(features, windows, truths)
+    # The release's steps on the release's targets.
+    whitened, mean, transform = whiten(encode(windows, truths, inclusive=True), 0.001)
+    x = np.hstack([features.astype(np.float64), np.ones((60, 1))])
+    beta = np.linalg.solve(x.T @ x + 1000 * np.eye(11), x.T @ whitened) @ np.linalg.inv(transform)
+    assert_close(regressor, (beta[:-1], beta[-1] + mean))
+    np.testing.assert_array_equal(
+        regressor.transform(features, windows),
+        decode(windows, regressor.predict(features), inclusive=True),
+    )
+    assert clone(regressor).inclusive
+    plain = clone(regressor).set_params(inclusive=False).fit(features, windows, truths)
+    assert np.abs(plain.intercept_ - regressor.intercept_).max() > 1e-4
 
 
 def test_loaded_coefficients_predict():

@@ -34,6 +34,80 @@ def test_a_window_that_is_the_truth_has_zero_targets():
     np.testing.assert_array_equal(decode(WINDOW, np.zeros((1, 4))), WINDOW)
 
 
+def test_hand_worked_inclusive_targets():
+    # VOC's 11 21 30 60 and 16 11 30 90: sides 19 x 39 and 14 x 79, centres (20.5, 40.5) and
+    # (23, 50.5), in the release's way.
+    window, truth = np.array([[10, 20, 30, 60]]), np.array([[15, 10, 30, 90]])
+    targets = encode(window, truth, inclusive=True)
+    expected = [[2.5 / 19, 10 / 39, math.log(14 / 19), math.log(79 / 39)]]
+    np.testing.assert_allclose(targets, expected, rtol=1e-14)
+    np.testing.assert_allclose(decode(window, targets, inclusive=True), truth, rtol=1e-6)
+    # Half-open sides are 20 x 40 and 15 x 80: other targets.
+    np.testing.assert_allclose(encode(window, truth)[0, 2:], np.log([15 / 20, 80 / 40]))
+
+
+def test_hand_worked_inclusive_boxes():
+    # Pixels 10 … 29 and 20 … 59: sides 19 x 39, centre (19.5, 39.5). Moved by a whole side to
+    # (38.5, 39.5) and stretched to 38 x 39: pixels 19.5 … 57.5 and 20 … 59.
+    targets = np.array([[1, 0, math.log(2), 0]])
+    boxes = decode(WINDOW, targets, inclusive=True)
+    np.testing.assert_allclose(boxes, [[19.5, 20, 58.5, 60]], rtol=1e-6)
+    clipped = decode(WINDOW, targets, (45, 30), inclusive=True)
+    np.testing.assert_allclose(clipped, [[19.5, 20, 45, 30]], rtol=1e-6)
+
+
+def release_targets(ex_box, gt_box):
+    """spp_train_bbox_regressor.m, line by line, on 1-based inclusive boxes."""
+    eps = 2.0**-52
+    src_w, src_h = ex_box[2] - ex_box[0] + eps, ex_box[3] - ex_box[1] + eps
+    src_ctr_x, src_ctr_y = ex_box[0] + 0.5 * src_w, ex_box[1] + 0.5 * src_h
+    gt_w, gt_h = gt_box[2] - gt_box[0] + eps, gt_box[3] - gt_box[1] + eps
+    gt_ctr_x, gt_ctr_y = gt_box[0] + 0.5 * gt_w, gt_box[1] + 0.5 * gt_h
+    return [
+        (gt_ctr_x - src_ctr_x) * 1 / src_w,
+        (gt_ctr_y - src_ctr_y) * 1 / src_h,
+        math.log(gt_w / src_w),
+        math.log(gt_h / src_h),
+    ]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 20))
+def test_inclusive_targets_are_the_releases(seed, n):
+    """Whole pixels, as both proposals and labels have them; some a single pixel wide."""
+    rng = np.random.default_rng(seed)
+    windows, truths = (
+        np.hstack([corner, corner + rng.integers(1, 40, (n, 2))])
+        for corner in rng.integers(0, 400, (2, n, 2))
+    )
+    # 1-based and inclusive: only the first corner moves.
+    shift = np.array([1, 1, 0, 0])
+    expected = [
+        release_targets(window, truth)
+        for window, truth in zip((windows + shift).tolist(), (truths + shift).tolist(), strict=True)
+    ]
+    targets = encode(windows, truths, inclusive=True)
+    np.testing.assert_allclose(targets, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        decode(windows, targets, inclusive=True), truths, rtol=1e-6, atol=1e-5
+    )
+
+
+def test_inclusive_boxes_a_pixel_wide_and_narrower():
+    """Their side is 0: no division by it, and beside themselves no targets but 0."""
+    thin = np.array([[5, 5, 6, 25], [5, 5, 25, 6], [5, 5, 6, 6]])
+    np.testing.assert_array_equal(encode(thin, thin, inclusive=True), np.zeros((3, 4)))
+    np.testing.assert_array_equal(decode(thin, np.zeros((3, 4)), inclusive=True), thin)
+    for windows, truths in ((thin, WINDOW.repeat(3, 0)), (WINDOW.repeat(3, 0), thin)):
+        targets = encode(windows, truths, inclusive=True)
+        assert np.isfinite(targets).all()
+        np.testing.assert_allclose(
+            decode(windows, targets, inclusive=True), truths, rtol=1e-6, atol=1e-5
+        )
+    half = np.array([[5, 5, 5.5, 25]])
+    np.testing.assert_array_equal(encode(half, thin[:1], inclusive=True), np.zeros((1, 4)))
+
+
 def boxes(seed: int, n: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     corner = rng.random((n, 2)) * 400
@@ -41,12 +115,13 @@ def boxes(seed: int, n: int) -> np.ndarray:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**31), st.integers(0, 20))
-def test_decode_is_the_inverse_of_encode(seed, n):
+@given(st.integers(0, 2**31), st.integers(0, 20), st.booleans())
+def test_decode_is_the_inverse_of_encode(seed, n, inclusive):
     windows, truths = boxes(seed, n), boxes(seed + 1, n)
+    targets = encode(windows, truths, inclusive=inclusive)
     # Float64 inside, so what is left is the rounding to float32 at the end.
     np.testing.assert_allclose(
-        decode(windows, encode(windows, truths)), truths, rtol=1e-6, atol=1e-5
+        decode(windows, targets, inclusive=inclusive), truths, rtol=1e-6, atol=1e-5
     )
 
 

@@ -13,6 +13,7 @@ from eval import (
     Detections,
     EvalError,
     Truths,
+    evaluate_coco,
     evaluate_voc,
     plot_curves,
     read_coco_results,
@@ -38,20 +39,22 @@ TWO = [
 def assert_same(first: list[Detections], second: list[Detections]) -> None:
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):
-        for column, wanted, dtype in zip(one, other, ("f4", "f4", "i8"), strict=True):
+        assert one == other
+        for column, dtype in ((one.boxes, "f8"), (one.scores, "f8"), (one.labels, "i8")):
             assert column.dtype == dtype
-            np.testing.assert_array_equal(column, wanted)
 
 
 def random_detections(rng: np.random.Generator, photographs: int) -> list[Detections]:
+    """Scores of either precision, a photograph at a time."""
     detections = []
     for _ in range(photographs):
+        dtype = rng.choice([np.float32, np.float64])
         n = int(rng.integers(0, 6))
         corner = rng.random((n, 2)) * 500
         boxes = np.hstack([corner, corner + rng.random((n, 2)) * 100]).astype(np.float32)
         # By class, as read_comp gives them.
         labels = np.sort(rng.integers(0, 3, n))
-        scores = (rng.normal(size=n) * 10.0 ** rng.integers(-8, 8)).astype(np.float32)
+        scores = (rng.normal(size=n) * 10.0 ** rng.integers(-8, 8)).astype(dtype)
         detections.append(Detections(boxes, scores, labels))
     return detections
 
@@ -94,8 +97,8 @@ def test_comp_round_trip_is_exact(tmp_path_factory, seed):
     for one, other in zip(back, detections, strict=True):
         np.testing.assert_array_equal(one.scores, other.scores)
         np.testing.assert_array_equal(one.labels, other.labels)
-        # 1-based numbers with 12 digits: to 1e-9 of a pixel, or float32's own last digit.
-        np.testing.assert_allclose(one.boxes, other.boxes, rtol=1.2e-7, atol=1e-9)
+        # 1-based coordinates below 1,000 with 12 digits.
+        np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=1e-9)
 
 
 def test_comp_chooses_the_set(tmp_path):
@@ -127,7 +130,7 @@ def test_comp_names_with_salt_and_underscores(tmp_path):
         ("000005 0.5 1 1 5 5 5", "cat.txt:2: got"),
         ("000005 high 1 1 5 5", "cat.txt:2: got"),
         ("000005 nan 1 1 5 5", "cat.txt:2: score or box is not finite"),
-        ("000005 0.5 1 1 5 1e99", "cat.txt:2: score or box is not finite"),
+        ("000005 0.5 1 1 5 1e999", "cat.txt:2: score or box is not finite"),
     ],
 )
 def test_comp_bad_line(tmp_path, line, message):
@@ -217,6 +220,51 @@ def test_coco_round_trip_is_exact(tmp_path_factory, seed):
     assert_same(read_coco_results(path, ["x", 3, "3"], [1, 2, 3]), detections)
 
 
+# One half of the gap between 0.5 and the next float32: a tie where scores are rounded to float32.
+HIGH = 0.5 + 2**-25
+COMP_LINES = f"a 0.5 61 61 70 70\na {HIGH!r} 1 1 10 10\n"
+
+
+def read_two(tmp_path, kind):
+    """A false positive of score 0.5, then a hit of score HIGH."""
+    if kind == "comp":
+        (tmp_path / "comp4_det_test_cat.txt").write_text(COMP_LINES)
+        return read_comp(tmp_path, ["a"], ["cat"])
+    entries = [
+        {"image_id": 5, "category_id": 1, "bbox": [60, 60, 10, 10], "score": 0.5},
+        {"image_id": 5, "category_id": 1, "bbox": [0, 0, 10, 10], "score": HIGH},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    return read_coco_results(tmp_path / "results.json", [5], [1])
+
+
+@pytest.mark.parametrize("kind", ["comp", "coco"])
+def test_scores_that_differ_only_beyond_float32_keep_their_order(tmp_path, kind):
+    """The hit first, by a hair: AP 1. As a tie the false positive, first in the file: AP 1/2."""
+    truths = [Truths(np.array([[0, 0, 10, 10]]), np.array([0]), np.array([False]))]
+    (detections,) = read_two(tmp_path, kind)
+    assert evaluate_voc([detections], truths, ["cat"]).mean_ap == 1.0
+    assert evaluate_coco([detections], truths, ["cat"])["AP"] == pytest.approx(1.0)
+    rounded = Detections(
+        detections.boxes.astype(np.float32),
+        detections.scores.astype(np.float32),
+        detections.labels,
+    )
+    assert evaluate_voc([rounded], truths, ["cat"]).mean_ap == 0.5
+    assert evaluate_coco([rounded], truths, ["cat"])["AP"] == pytest.approx(0.5)
+    # Written and read again they differ still.
+    write_comp(tmp_path / "again", [detections], ["a"], ["cat"])
+    write_coco_results(tmp_path / "again.json", [detections], [5], [1])
+    assert read_comp(tmp_path / "again", ["a"], ["cat"]) == [detections]
+    assert read_coco_results(tmp_path / "again.json", [5], [1]) == [detections]
+
+
+def test_numbers_beyond_float32_are_read(tmp_path):
+    (tmp_path / "comp4_det_test_cat.txt").write_text("a 1e99 1 1 10 10\n")
+    (detections,) = read_comp(tmp_path, ["a"], ["cat"])
+    assert detections.scores.tolist() == [1e99]
+
+
 GOOD = {"image_id": 5, "category_id": 1, "bbox": [0, 0, 2, 2], "score": 0.5}
 
 
@@ -234,7 +282,8 @@ GOOD = {"image_id": 5, "category_id": 1, "bbox": [0, 0, 2, 2], "score": 0.5}
         ([{**GOOD, "bbox": None}], "entry 0: expected a number as score"),
         ([{**GOOD, "score": "high"}], "entry 0: expected a number as score"),
         ([GOOD, {**GOOD, "score": float("nan")}], "entry 1: score or box is not finite"),
-        ([{**GOOD, "bbox": [0, 0, 1e39, 2]}], "entry 0: score or box is not finite"),
+        ([{**GOOD, "bbox": [0, 0, 1e999, 2]}], "entry 0: score or box is not finite"),
+        ([{**GOOD, "bbox": [1e308, 0, 1e308, 2]}], "entry 0: score or box is not finite"),
         ([{**GOOD, "score": 10**400}], "entry 0: score or box is not finite"),
     ],
 )

@@ -61,8 +61,8 @@ def devkit(detections, truths, label, minoverlap, metric):
                 npos += not diff
         gt.append(objects)
     lines = []
-    for i, (boxes, scores, labels) in enumerate(detections):
-        for box, score, of_class in zip(boxes, scores, labels, strict=True):
+    for i, found_here in enumerate(detections):
+        for box, score, of_class in found_here:
             if of_class == label:
                 x1, y1, x2, y2 = (float(v) for v in box)
                 lines.append((i, float(score), (x1 + 1, y1 + 1, x2, y2)))
@@ -341,25 +341,30 @@ ONE, NIL = np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int64)
 
 
 @pytest.mark.parametrize(
-    ("detection", "message"),
+    ("columns", "message"),
     [
-        (Detections(BOX[0], ONE, NIL), "boxes are float32 of shape"),
-        (Detections(BOX[:, :3], ONE, NIL), "boxes are float32 of shape"),
-        (Detections(BOX, np.ones(2), NIL), "scores have shape"),
-        (Detections(BOX, ONE, np.zeros(0, dtype=np.int64)), "labels have shape"),
-        (Detections(BOX, ONE, ONE), "labels have dtype float32, expected integers"),
-        (Detections(BOX, ONE, NIL + 3), "photograph 1: label 3, expected 0 to 2"),
-        (Detections(BOX, ONE, NIL - 1), "photograph 1: label -1"),
-        (Detections(BOX * np.nan, ONE, NIL), "photograph 1: box not finite"),
-        (Detections(BOX, ONE * np.inf, NIL), "photograph 1: score not finite"),
-        ((BOX, ONE), "expected a tuple of 3 arrays"),
+        ((BOX[0], ONE, NIL), "boxes are float32 of shape"),
+        ((BOX[:, :3], ONE, NIL), "boxes are float32 of shape"),
+        ((BOX, np.ones(2), NIL), "scores have shape"),
+        ((BOX, ONE, np.zeros(0, dtype=np.int64)), "labels have shape"),
+        ((BOX, ONE, ONE), "labels have dtype float32, expected integers"),
+        ((BOX, ONE, NIL + 3), "photograph 1: label 3, expected 0 to 2"),
+        ((BOX, ONE, NIL - 1), "photograph 1: label -1"),
+        ((BOX * np.nan, ONE, NIL), "photograph 1: box not finite"),
+        ((BOX, ONE * np.inf, NIL), "photograph 1: score not finite"),
     ],
 )
-def test_bad_detections(detection, message):
+def test_bad_detections(columns, message):
     good = Detections(BOX, ONE, NIL)
     truth = Truths(BOX, NIL, np.zeros(1, dtype=bool))
     with pytest.raises(EvalError, match=message):
-        evaluate_voc([good, detection], [truth, truth], CLASSES)
+        evaluate_voc([good, Detections(*columns)], [truth, truth], CLASSES)
+
+
+def test_a_tuple_is_no_detections():
+    truth = Truths(BOX, NIL, np.zeros(1, dtype=bool))
+    with pytest.raises(EvalError, match="photograph 0: got tuple, expected Detections"):
+        evaluate_voc([(BOX, ONE, NIL)], [truth], CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.svm import SVC, LinearSVC
 
 from svm import LinearSvm, SvmError
@@ -246,7 +246,32 @@ def test_examples_that_cannot_be_trained_on(features, labels, match):
     assert "\n" not in str(caught.value)
 
 
-def test_no_convergence_is_an_error():
+def test_far_from_convergence_it_warns_once_and_keeps_its_best():
     features, labels = problem(200, 2000, 30, gap=0.0)
-    with pytest.raises(SvmError, match=r"SVM of 2200 examples: no convergence at tolerance 1e-12"):
-        LinearSvm(c=1e3, tolerance=1e-12).fit(features, labels)
+    match = r"^SVM of 2200 examples: not at tolerance 1e-12 after 10000 passes, [^\n]*$"
+    with pytest.warns(ConvergenceWarning, match=match) as caught:
+        svm = LinearSvm(c=1e3, tolerance=1e-12).fit(features, labels)
+    assert [warning.filename for warning in caught] == [__file__]
+    reached = objective(svm.coef_.astype(float), svm.intercept_, features, labels, 1e3)
+    assert reached < 0.5 * objective(np.zeros(30), 0.0, features, labels, 1e3)
+
+
+def test_at_a_tolerance_below_rounding_it_is_where_linear_svc_is():
+    features, labels = problem(seed=7)
+    with pytest.warns(ConvergenceWarning):
+        svm = LinearSvm(c=1e-2, tolerance=1e-18).fit(features, labels)
+    reference = LinearSVC(
+        C=1e-2,
+        loss="hinge",
+        dual=True,
+        class_weight={1: 2, -1: 1},
+        intercept_scaling=10,
+        tol=1e-18,
+        max_iter=10_000,
+        random_state=0,
+    )
+    with pytest.warns(ConvergenceWarning):
+        reference.fit(features, labels)
+    ours = objective(svm.coef_.astype(float), svm.intercept_, features, labels, 1e-2)
+    theirs = objective(reference.coef_[0], reference.intercept_[0], features, labels, 1e-2)
+    assert ours == pytest.approx(theirs, rel=1e-6)
