@@ -33,7 +33,9 @@ class Heads(nn.Module):
         super().__init__()
         self.register_buffer("svm_coef", svm_coef)
         self.register_buffer("svm_intercept", svm_intercept)
-        self.register_buffer("regression_coef", regression_coef)
+        # In memory as it is multiplied: a class's weights of one target side by side.
+        coef = regression_coef.transpose(1, 2).contiguous().transpose(1, 2)
+        self.register_buffer("regression_coef", coef)
         self.register_buffer("regression_intercept", regression_intercept)
 
     @classmethod

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou, nms
+from numpy.typing import NDArray
 
 from bbox_regression import decode
 from eval import Detections
 from spp_detect.config import Config
-from spp_detect.features import multiply_rows
 from spp_detect.heads import Heads
+from spp_detect.kernels.nms import suppress, vote_on_boxes
+from spp_detect.kernels.product import multiply_pairs
 
-PREFIX = 4  # times the detections wanted: windows that NMS sees first
+NO_ROWS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,15 @@ class ScoredWindows:
     size: tuple[int, int]
     heads: Heads
 
-    @cached_property
-    def targets(self) -> torch.Tensor:
-        """What the regressions predict for the distinct windows: float32 (U, C, 4)."""
-        coef = self.heads.regression_coef.transpose(0, 1).flatten(1)
-        intercept = self.heads.regression_intercept
-        return multiply_rows(self.features, coef).unflatten(1, intercept.shape) + intercept
-
-    def move(self, c: int, rows: torch.Tensor) -> torch.Tensor:
-        """Move some of the windows by the regression of class c: float32 (n, 4), clipped."""
-        targets = self.targets[self.inverse[rows], c]
-        moved = decode(self.boxes[rows].cpu().numpy(), targets.cpu().numpy(), self.size)
-        return torch.from_numpy(moved).to(self.boxes.device)
+    def move(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Move windows by the regression of a class each: float32 (n, 4), clipped."""
+        inverse = self.inverse.cpu().numpy()[rows]
+        targets = multiply_pairs(self.features, self.heads.regression_coef, inverse, classes)
+        targets += self.heads.regression_intercept[torch.from_numpy(classes).to(targets.device)]
+        moved: NDArray[np.float32] = decode(
+            self.boxes.cpu().numpy()[rows], targets.cpu().numpy(), self.size
+        )
+        return moved
 
 
 @torch.inference_mode()
@@ -75,65 +72,56 @@ def select_detections(
     -------
     Detections, best first.
     """
-    boxes = torch.cat([one.boxes for one in scored])
-    scores = torch.cat([one.scores for one in scored])
+    boxes = np.concatenate([one.boxes.cpu().numpy() for one in scored])
+    scores = torch.cat([one.scores for one in scored]).T.contiguous().cpu().numpy()
+    limits = config.score_threshold, config.nms_iou, config.max_detections
+    kept = [suppress(boxes, own, *limits) for own in scores]
+    if not regress:
+        return _join([(boxes[rows], own[rows]) for rows, own in zip(kept, scores, strict=True)])
+    voting = vote and config.vote_iou is not None
+    voters = [np.flatnonzero(own > config.vote_score) if voting else NO_ROWS for own in scores]
+    moved = _move(scored, [*kept, *voters])
     found = []
-    for c in range(scores.shape[1]):
-        kept = _suppress(boxes, scores[:, c], config)
-        if regress:
-            moved = _move(scored, c, kept)
-            again = _suppress(moved, scores[kept, c], config)
-            chosen = moved[again]
-            if vote and config.vote_iou is not None:
-                chosen = _vote(scored, c, chosen, config.vote_score, config.vote_iou)
-            found.append((chosen, scores[kept[again], c]))
-        else:
-            found.append((boxes[kept], scores[kept, c]))
+    for c, own in enumerate(scores):
+        again = suppress(moved[c], own[kept[c]], *limits)
+        chosen = moved[c][again]
+        if voting:
+            weights = own[voters[c]] - config.vote_score
+            chosen = vote_on_boxes(chosen, moved[len(scores) + c], weights, config.vote_iou)
+        found.append((chosen, own[kept[c]][again]))
     return _join(found)
 
 
-def _suppress(boxes: torch.Tensor, scores: torch.Tensor, config: Config) -> torch.Tensor:
-    """Threshold, NMS, the best of one class: rows, best first."""
-    rows = torch.nonzero(scores > config.score_threshold)[:, 0]
-    rows = rows[scores[rows].argsort(descending=True, stable=True)]
-    # Whether a box is kept depends on better ones only, so the best ones may be enough.
-    for count in (PREFIX * config.max_detections, len(rows)):
-        best = rows[:count]
-        kept = best[nms(boxes[best], scores[best], config.nms_iou)]
-        if len(kept) >= config.max_detections or count >= len(rows):
-            break
-    return kept[: config.max_detections]
+def _move(
+    scored: Sequence[ScoredWindows], chosen: list[NDArray[np.int64]]
+) -> list[NDArray[np.float32]]:
+    """Move windows by the regressions of their classes.
 
+    Parameters
+    ----------
+    scored : each model's windows.
+    chosen : int64 (n,) each: rows in all models' windows one after the other. The first C are of
+        class 0, 1 and so on, and so are the next C.
 
-def _move(scored: Sequence[ScoredWindows], c: int, rows: torch.Tensor) -> torch.Tensor:
-    """Move windows, by their rows in all models' windows one after the other."""
-    moved = torch.empty((len(rows), 4), device=rows.device)
+    Returns
+    -------
+    float32 (n, 4) each.
+    """
+    rows, lengths = np.concatenate(chosen), [len(one) for one in chosen]
+    classes = np.repeat(np.arange(len(chosen)) % scored[0].scores.shape[1], lengths)
+    moved = np.empty((len(rows), 4), np.float32)
     start = 0
     for one in scored:
-        own = torch.nonzero((rows >= start) & (rows < start + len(one.boxes)))[:, 0]
-        moved[own] = one.move(c, rows[own] - start)
+        own = np.flatnonzero((rows >= start) & (rows < start + len(one.boxes)))
+        own = own[np.argsort(classes[own], kind="stable")]  # a class's weights stay in a cache
+        moved[own] = one.move(rows[own] - start, classes[own])
         start += len(one.boxes)
-    return moved
+    return np.split(moved, np.cumsum(lengths)[:-1])
 
 
-def _vote(
-    scored: Sequence[ScoredWindows], c: int, boxes: torch.Tensor, least: float, iou: float
-) -> torch.Tensor:
-    """Average for each box the moved windows that overlap it by `iou` and score above `least`.
-
-    A window counts by how far it scores above; a box that none of them overlaps stays.
-    """
-    scores = torch.cat([one.scores[:, c] for one in scored])
-    voters = torch.nonzero(scores > least)[:, 0]
-    moved = _move(scored, c, voters)
-    weights = (box_iou(boxes, moved) >= iou) * (scores[voters] - least)
-    total = weights.sum(1, keepdim=True)
-    return torch.where(total > 0, weights @ moved / total, boxes)
-
-
-def _join(found: list[tuple[torch.Tensor, torch.Tensor]]) -> Detections:
-    labels = [torch.full((len(scores),), c) for c, (_, scores) in enumerate(found)]
-    boxes = torch.cat([boxes for boxes, _ in found]).cpu().numpy().astype(np.float32)
-    scores = torch.cat([scores for _, scores in found]).cpu().numpy().astype(np.float32)
+def _join(found: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Detections:
+    labels = np.repeat(np.arange(len(found)), [len(scores) for _, scores in found])
+    boxes = np.concatenate([boxes for boxes, _ in found])
+    scores = np.concatenate([scores for _, scores in found])
     order = np.argsort(-scores, kind="stable")
-    return Detections(boxes[order], scores[order], torch.cat(labels).numpy()[order])
+    return Detections(boxes[order], scores[order], labels[order])

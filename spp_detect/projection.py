@@ -5,6 +5,7 @@ Paper: section 4.3 and appendix A; the official release differs, and both rules 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,8 +116,25 @@ def unique_rows(
     first : int64 (U,), increasing: the first row of each distinct kind.
     inverse : int64 (N,): `rows[first][inverse]` equals `rows`.
     """
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    keys = _pack(rows)
+    axis = None if keys.ndim == 1 else 0
+    _, first, inverse = np.unique(keys, axis=axis, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return first[order], rank[inverse.reshape(-1)]
+
+
+def _pack(rows: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.generic]:
+    """Turn each row of integers into one of 64 bits, which sorts faster; others stay rows."""
+    if rows.dtype.kind != "i" or not len(rows):
+        return rows
+    columns = rows.T.astype(np.int64)
+    columns -= columns.min(axis=1, keepdims=True)
+    spans = [int(column.max()) + 1 for column in columns]
+    if math.prod(spans) > 1 << 63:
+        return rows
+    keys = np.zeros(len(rows), np.int64)
+    for column, span in zip(columns, spans, strict=True):
+        keys = keys * span + column
+    return keys

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
 import torchvision
 from torch import nn
 
 from spp_detect.backbones.base import IMAGENET_RGB, Backbone
 from spp_detect.backbones.zf5 import build_zf5
 from spp_detect.config import ConfigError
+from spp_detect.kernels.max_pool import pool_maps
 
 
 class _Net(nn.Module):
@@ -67,6 +69,28 @@ def _build_small(name: str) -> Backbone:
     return Backbone(name, _Net(layers), 128, IMAGENET_RGB)
 
 
+class _MaxPool(nn.MaxPool2d):
+    """torch's max pooling by square windows, faster on the CPU where nothing is learnt."""
+
+    kernel_size: int
+    stride: int
+    padding: int
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Pool maps (N, C, H, W)."""
+        return pool_maps(maps, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+
+
+def _replace_pooling(layers: nn.Module) -> None:
+    for name, layer in layers.named_children():
+        if type(layer) is nn.MaxPool2d:
+            own = _MaxPool(
+                layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode
+            )
+            setattr(layers, name, own)
+        _replace_pooling(layer)
+
+
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "zf5": lambda: build_zf5("zf5", paper_padding=False),
     "zf5_paper": lambda: build_zf5("zf5_paper", paper_padding=True),
@@ -92,4 +116,6 @@ def build_backbone(name: str) -> Backbone:
     """
     if name not in BACKBONES:
         raise ConfigError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
-    return BACKBONES[name]().eval()
+    backbone = BACKBONES[name]()
+    _replace_pooling(backbone)
+    return backbone.eval()

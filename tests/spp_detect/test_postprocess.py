@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
+from bbox_regression import decode
 from spp_detect.config import make_config
 from spp_detect.postprocess import Heads, ScoredWindows, select_detections
 
@@ -66,3 +67,48 @@ def test_the_best_of_all_are_kept_whatever_nms_sees_first(most):
     wanted = kept[scores[kept, 0] > -1.5][:most]
     np.testing.assert_array_equal(found.scores, scores[wanted, 0])
     np.testing.assert_array_equal(found.boxes, boxes[wanted])
+
+
+def select_by_torchvision(one, config):
+    """Class by class, every window moved: boxes, scores and classes, best first."""
+    found = []
+    for c in range(one.scores.shape[1]):
+        targets = one.features[one.inverse].float() @ one.heads.regression_coef[c]
+        targets += one.heads.regression_intercept[c]
+        moved = torch.from_numpy(decode(one.boxes.numpy(), targets.numpy(), one.size))
+        scores = one.scores[:, c]
+        rows = torch.nonzero(scores > config.score_threshold)[:, 0]
+        kept = rows[nms(one.boxes[rows], scores[rows], config.nms_iou)][: config.max_detections]
+        kept = kept[nms(moved[kept], scores[kept], config.nms_iou)]
+        voters = torch.nonzero(scores > config.vote_score)[:, 0]
+        weights = (box_iou(moved[kept], moved[voters]) >= config.vote_iou) * (
+            scores[voters] - config.vote_score
+        )
+        total = weights.sum(1, keepdim=True)
+        boxes = torch.where(total > 0, weights @ moved[voters] / total, moved[kept])
+        found += [(box, scores[k], c) for box, k in zip(boxes.numpy(), kept, strict=True)]
+    found.sort(key=lambda one: -one[1])
+    boxes, scores, labels = zip(*found, strict=True)
+    return np.array(boxes), np.array(scores), np.array(labels)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("level", [-1.3, -0.6])  # of the scores: few or most windows vote
+def test_equals_torchvisions_nms_and_a_regression_of_every_window(kind, level):
+    torch.manual_seed(0)
+    corners = torch.rand(900, 2) * 300
+    boxes = torch.cat([corners, corners + 10 + torch.rand(900, 2) * 200], dim=1)
+    scores = torch.randn(900, 4) * 0.3 + level
+    heads = Heads(
+        torch.zeros(4, 3), torch.zeros(4), torch.randn(4, 64, 4) * 0.02, torch.randn(4, 4) * 0.02
+    )
+    features = torch.rand(600, 64).to(kind)
+    inverse = torch.randint(0, 600, (900,))
+    one = ScoredWindows(boxes, scores, features, inverse, (500, 480), heads)
+    config = make_config(max_detections=40, vote_iou=0.45, vote_score=-1.0)
+    found = select_detections([one], config)
+    wanted = select_by_torchvision(one, config)
+    assert len(found.scores) > 80
+    np.testing.assert_array_equal(found.scores, wanted[1])
+    np.testing.assert_array_equal(found.labels, wanted[2])
+    np.testing.assert_allclose(found.boxes, wanted[0], atol=1e-4)

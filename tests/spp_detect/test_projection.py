@@ -304,9 +304,22 @@ def test_a_window_without_area_does_no_harm():
     assert 0 <= choose_scales(flat, PAPER_SCALES, 300, "paper")[0] < 5
 
 
-@given(st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), max_size=40))
-def test_unique_rows(rows):
-    rows = np.array(rows, np.int32).reshape(-1, 3)
+INT32 = np.iinfo(np.int32)
+
+
+@given(
+    st.sampled_from(
+        [
+            st.integers(-2, 2),
+            st.sampled_from([INT32.min, -1, 0, 1, INT32.max]),  # three spans of 2³² do not fit
+            st.sampled_from([0, 1 << 20, (1 << 21) - 1]),  # three of 2²¹ fit exactly
+            st.sampled_from([0, 1, 1 << 21]),
+        ]
+    ).flatmap(lambda value: st.lists(st.lists(value, min_size=3, max_size=3), max_size=40)),
+    st.sampled_from([np.int32, np.float32]),
+)
+def test_unique_rows(rows, kind):
+    rows = np.array(rows, kind).reshape(-1, 3)
     first, inverse = unique_rows(rows)
     assert first.dtype == inverse.dtype == np.int64
     assert inverse.shape == (len(rows),)

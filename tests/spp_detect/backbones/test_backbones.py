@@ -238,6 +238,21 @@ def test_normalise_bgr_hand_worked():
     assert pixels[0, :, 0].tolist() == [[-50.0, -35.0], [19.5, -7.5], [49.0, 0.0]]
 
 
+@pytest.mark.parametrize("name", ["resnet18", "zf5"])
+def test_normalise_equals_float_arithmetic_to_the_bit(name):
+    """Every value of every channel, in a view as well."""
+    backbone = trunk(name)
+    values = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
+    photo = np.random.default_rng(0).permuted(values, axis=1).T.reshape(16, 16, 3)
+    for one in (photo, photo[:, ::-1], photo[3:9, ::2]):
+        ordered = one[..., ::-1] if name == "zf5" else one
+        mean, std = (torch.tensor(getattr(backbone.input_format, k)) for k in ("mean", "std"))
+        wanted = (torch.from_numpy(ordered.copy()).float() - mean) / std
+        found = backbone.normalise(one)
+        assert torch.equal(found, wanted.permute(2, 0, 1)[None])
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_inputs_of_the_trunks():
     for name in ("zf5", "zf5_paper"):
         assert trunk(name).normalise(PHOTO)[0, :, 0].tolist() == [
