@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from bbox_regression import RegressionError
 from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
 from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
 from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
+from spp_detect import progress
 from spp_detect.backbones import (
     BACKBONES,
     Backbone,
@@ -97,8 +101,11 @@ max_side_option = click.option(
     epilog="Bad input ends in one line on stderr and exit status 2; --debug shows a traceback.",
 )
 @click.version_option(package_name="spp-detect")
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """SPP-net object detection: one convolution pass per photograph, any number of windows."""
+    context.with_resource(progress.show())
+    context.with_resource(_log_to_stderr())
 
 
 @app.command()
@@ -528,6 +535,18 @@ def main() -> None:
             raise
         print(f"spp-detect: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("spp-detect: %(message)s"))
+    logger = logging.getLogger("spp_detect")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _one_line(error: BaseException) -> str:

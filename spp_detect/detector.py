@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +28,8 @@ from spp_detect.features import Extractor, WindowFeatures, choose_device, multip
 from spp_detect.files import write_json, write_tensors
 from spp_detect.postprocess import Heads, ScoredWindows, select_detections
 from spp_detect.prefetch import prepare_photos, search_windows
+
+logger = logging.getLogger(__name__)
 
 MODEL_FORMAT = "spp-detect model"
 MODEL_VERSION = 1
@@ -91,7 +93,7 @@ class PhotoDetector(ABC):
 
         Yields
         ------
-        The photograph's path and its Detections; one that cannot be read is told in a warning.
+        The photograph's path and its Detections; one that cannot be read is logged as a warning.
 
         Raises
         ------
@@ -100,7 +102,7 @@ class PhotoDetector(ABC):
         """
         for path, found in self.detect_paths(find_photographs(folder), max_side):
             if isinstance(found, DataError):
-                warnings.warn(f"skipped: {found}", stacklevel=2)
+                logger.warning("skipped: %s", found)
             else:
                 yield path, found
 

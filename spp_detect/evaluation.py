@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +26,8 @@ from spp_detect.files import write_json
 from spp_detect.prefetch import WindowSource, prepare_photos, search_windows
 from spp_detect.progress import track
 from spp_detect.provenance import describe_run
+
+logger = logging.getLogger(__name__)
 
 
 def detect_dataset(
@@ -125,7 +127,7 @@ def propose_folder(
     start = time.perf_counter()
     for path, one in track(prepared, "proposals", len(paths)):
         if isinstance(one, DataError):
-            print(f"spp-detect: skipped: {one}", file=sys.stderr)
+            logger.warning("skipped: %s", one)
         else:
             windows[path] = one[1]
     seconds = round(time.perf_counter() - start, 1)

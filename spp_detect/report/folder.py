@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from spp_detect.files import write_json, write_text
 from spp_detect.progress import track
 from spp_detect.report.drawing import draw_detections, save_image
 from spp_detect.report.page import Figure, render_page
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -61,7 +63,7 @@ class FolderReport:
 
     def skip(self, error: DataError) -> None:
         """Note a photograph that could not be read."""
-        print(f"spp-detect: skipped: {error}", file=sys.stderr)
+        logger.warning("skipped: %s", error)
         self.skipped.append(str(error))
 
     def save(self) -> None:
@@ -106,7 +108,7 @@ def report_folder(
 
     Returns
     -------
-    How many photographs could not be read; each is named on stderr.
+    How many photographs could not be read; each is logged.
     """
     paths = find_photographs(folder)
     report = FolderReport(folder, out, detector.classes)

@@ -130,12 +130,16 @@ def test_prepared_photographs_keep_their_order(small_set, small_detector):
         np.testing.assert_array_equal(windows, propose(photo, small_detector.proposal_settings))
 
 
-def test_detect_folder_from_python(small_detector, small_set, tmp_path):
+def test_detect_folder_from_python(small_detector, small_set, tmp_path, caplog, capsys):
     for photograph in small_set.photographs[:2]:
         shutil.copy(photograph.path, tmp_path)
     (tmp_path / "bad.jpg").write_bytes(b"no photograph")
-    with pytest.warns(UserWarning, match=r"bad\.jpg"):
-        found = dict(small_detector.detect_folder(tmp_path))
+    found = dict(small_detector.detect_folder(tmp_path))
+    (told,) = caplog.records
+    assert told.name.split(".")[0] == "spp_detect"
+    assert told.levelname == "WARNING"
+    assert "bad.jpg" in told.getMessage()
+    assert capsys.readouterr() == ("", "")
     assert sorted(path.name for path in found) == sorted(
         photograph.path.name for photograph in small_set.photographs[:2]
     )

@@ -1,4 +1,4 @@
-"""Drawings, pages, progress and records."""
+"""Drawings, pages and records."""
 
 import sys
 from html.parser import HTMLParser
@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from eval import Detections
-from spp_detect.progress import track
 from spp_detect.provenance import ROOT, describe_run
 from spp_detect.report.drawing import draw_detections, join_images, pick_colour
 from spp_detect.report.page import Figure, render_page
@@ -80,14 +79,6 @@ def test_page_shows_names_as_they_are():
     assert seen.images == ["drawn/a%20b.jpg"]
     for text in ("a <b>.jpg", 'says "hi" & more', "Title & co", "0.5", "note <1>"):
         assert any(text in part for part in seen.text)
-
-
-def test_track_passes_everything_on_and_tells_the_end(capsys):
-    assert list(track(range(3), "things")) == [0, 1, 2]
-    assert list(track(iter("ab"), "letters")) == ["a", "b"]
-    errors = capsys.readouterr().err
-    assert "things: 3 done" in errors
-    assert "letters: 2 done" in errors
 
 
 def test_record_says_where_a_number_comes_from():
