@@ -48,7 +48,7 @@ from spp_detect.experiments.speed import (
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import describe_run, find_commit
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.folder import report_folder
 from spp_detect.report.terminal import show_benchmark, show_recall, show_result
@@ -106,6 +106,7 @@ def app(context: click.Context) -> None:
     """SPP-net object detection: one convolution pass per photograph, any number of windows."""
     context.with_resource(progress.show())
     context.with_resource(_log_to_stderr())
+    find_commit()
 
 
 @app.command()
