@@ -52,6 +52,7 @@ from spp_detect.provenance import describe_run, find_commit
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.folder import report_folder
 from spp_detect.report.terminal import show_benchmark, show_recall, show_result
+from spp_detect.threads import get_threads, set_threads
 from spp_detect.training.finetuning import TuningError
 from spp_detect.training.run import Resources, TrainingRun
 from spp_detect.training.run_folder import TrainingError, check_new, find_options, proposal_folder
@@ -94,6 +95,13 @@ max_side_option = click.option(
     default=DEFAULT_MAX_SIDE,
     help="Largest side in pixels of a photograph that is read.",
 )
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    expose_value=False,
+    callback=lambda context, option, count: set_threads(count),
+    help="Threads that compute; if not given, the cores that this process may use.",
+)
 
 
 @click.group(
@@ -113,6 +121,7 @@ def app(context: click.Context) -> None:
 @click.option("--out", type=path_type, default=Path("runs/demo"), help="Folder for all of it.")
 @device_option
 @seed_option
+@threads_option
 def demo(out: Path, device: str, seed: int) -> None:
     """Make a synthetic set, train on it, evaluate, detect on a folder; no download."""
     run_demo(out, choose_device(device), seed)
@@ -174,6 +183,7 @@ def download(name: str, to: Path) -> None:
     help="GB of maps, or of R-CNN's features, kept on disk.",
 )
 @max_side_option
+@threads_option
 @click.pass_context
 def train(
     context: click.Context,
@@ -216,6 +226,7 @@ def train(
 @click.option("--voting/--no-voting", default=True, help="Let moved windows vote on boxes.")
 @device_option
 @max_side_option
+@threads_option
 def evaluate(
     runs: tuple[Path, ...],
     data: Path,
@@ -282,6 +293,7 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 @click.option("--min-score", type=float, default=-0.8, help="Least score of a detection.")
 @device_option
 @max_side_option
+@threads_option
 def detect(
     runs: tuple[Path, ...], folder: Path, out: Path, min_score: float, device: str, max_side: int
 ) -> None:
@@ -311,6 +323,7 @@ def detect(
 @click.option("--split", help="Split of --calibrate.")
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @max_side_option
+@threads_option
 def compress(
     run: Path,
     rank: int | None,
@@ -388,6 +401,7 @@ def _write_calibration(
 @seed_option
 @device_option
 @max_side_option
+@threads_option
 def benchmark(
     run: Path,
     data: Path,
@@ -454,6 +468,7 @@ def benchmark(
     "--map-budget", type=click.FloatRange(0), default=8.0, help="GB of maps kept on disk."
 )
 @max_side_option
+@threads_option
 def tables(
     data: Path, out: Path, device: str, map_budget: float, max_side: int, **options: Any
 ) -> None:
@@ -502,6 +517,7 @@ def tables(
 @click.option("--edge-model", type=path_type, help="OpenCV's structured edges, for edgeboxes.")
 @seed_option
 @max_side_option
+@threads_option
 def proposals(
     folder: Path,
     out: Path,
@@ -633,7 +649,7 @@ def _open_checked(
 ) -> LabelledSet:
     """Open a labelled set all of whose photographs can be read."""
     dataset = open_dataset(data, split, classes, max_side)
-    problems = check_photographs(dataset, max_side)
+    problems = check_photographs(dataset, max_side, get_threads())
     if problems:
         more = f" (and {len(problems) - 1} more photographs)" if len(problems) > 1 else ""
         raise DataError(f"{problems[0]}{more}")

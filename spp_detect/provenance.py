@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from spp_detect.threads import count_cores
+
 LIBRARIES = (
     "spp-detect",
     "torch",
@@ -44,7 +46,8 @@ def describe_run() -> dict[str, Any]:
         },
         "machine": {
             "processor": _name_processor(),
-            "cores": os.cpu_count(),
+            "cores": count_cores(),
+            "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "peak_memory_gb": round(_peak_memory() / 1e9, 3),

@@ -20,6 +20,7 @@ from spp_detect.fc import FcLayers
 from spp_detect.features import Extractor, FeatureExtractor, PhotoMaps
 from spp_detect.files import write_tensors
 from spp_detect.progress import track
+from spp_detect.threads import set_numba_threads
 from spp_detect.training.crops import CropStore
 from spp_detect.training.maps import MapStore
 from spp_detect.training.sampling import draw_windows, label_windows
@@ -132,7 +133,7 @@ class FineTuner:
         start = self._restore()
         losses: list[float] = []
         # One thread prepares windows ahead; all pooling of a frozen trunk happens in it.
-        with ThreadPoolExecutor(1) as self._worker:
+        with ThreadPoolExecutor(1, initializer=set_numba_threads) as self._worker:
             batches = self._prepare_batches(start, iterations)
             for step, batch in track(enumerate(batches, start), "fine-tuning", iterations - start):
                 losses.append(self._step(step, batch))
