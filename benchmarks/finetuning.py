@@ -24,7 +24,7 @@ from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.config import make_config
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import describe_run, find_commit
 from spp_detect.training.finetuning import FineTuner
 from spp_detect.training.run import Resources, TrainingRun
 
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
+    find_commit()  # as it stands when the benchmark starts
     device = choose_device("auto")
     dataset = open_dataset(arguments.data, "trainval")
     dataset = dataclasses.replace(dataset, photographs=dataset.photographs[: arguments.photographs])

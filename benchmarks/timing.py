@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from spp_detect.files import write_json
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import describe_run, find_commit
+
+find_commit()  # as it stands when the benchmark starts
 
 
 def time_in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

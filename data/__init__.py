@@ -6,7 +6,7 @@ from data.dataset import check_photographs, is_labelled, open_dataset
 from data.errors import DataError
 from data.folder import find_photographs
 from data.labels import LabelledSet, Labels, Photograph
-from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, photo_size, read_photo
+from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.synthetic import SYNTHETIC_CLASSES, make_synthetic_set
 
 __all__ = [
@@ -16,7 +16,9 @@ __all__ = [
     "DataError",
     "LabelledSet",
     "Labels",
+    "PhotoLike",
     "Photograph",
+    "as_photo",
     "check_photographs",
     "find_photographs",
     "is_labelled",

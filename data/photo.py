@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from PIL import (
 
 from data.errors import DataError, problem
 
+PhotoLike: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]"
+
 DEFAULT_MAX_SIDE = 10_000
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
@@ -39,6 +42,7 @@ _READERS = {
     b"II*\0": TiffImagePlugin.TiffImageFile,
     b"MM\0*": TiffImagePlugin.TiffImageFile,
 }
+_EXPECTED = "expected a path, a PIL image or an array of uint8, (H, W, 3) or (H, W)"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -90,9 +94,51 @@ def read_photo(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> npt.NDArra
     path = Path(path)
     with _open_photo(path, max_side) as image, _blaming(path, f"damaged {image.format} file"):
         _decode(image)
-        rgb = _convert_to_rgb(path, image)
-        turn = _TURNS.get(_orientation(image))
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return _convert_and_turn(path, image)
+
+
+def as_photo(given: PhotoLike, *, bgr: bool = False) -> npt.NDArray[np.uint8]:
+    """Turn a photograph in any of the usual forms into an 8-bit RGB array.
+
+    Parameters
+    ----------
+    given : path, PIL image or uint8 array (H, W, 3) or (H, W)
+        A file is read as `read_photo` does; an image, of any mode, is converted by the same rules,
+        EXIF orientation included; an array of two axes is grey.
+    bgr : bool
+        Whether an array of three axes is blue, green, red, as OpenCV reads files; of files and
+        images the order is known.
+
+    Returns
+    -------
+    uint8 (H, W, 3)
+        RGB, C-contiguous; the given array itself where it is that already.
+
+    Raises
+    ------
+    DataError
+        For anything else, an array without pixels, and what `read_photo` refuses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> blue = np.array([[[255, 0, 0]]], np.uint8)  # one pixel, as OpenCV has it
+    >>> as_photo(blue, bgr=True).tolist()
+    [[[0, 0, 255]]]
+    """
+    if isinstance(given, str | os.PathLike):
+        return read_photo(Path(given))
+    if isinstance(given, Image.Image):
+        return _read_image(given)
+    if not isinstance(given, np.ndarray):
+        raise DataError(f"{type(given).__name__}: {_EXPECTED}")
+    if given.dtype != np.uint8 or not given.size:
+        raise DataError(f"array of {given.dtype} {given.shape}: {_EXPECTED}")
+    if given.ndim == 2:
+        return np.repeat(given[:, :, None], 3, axis=2)
+    if given.ndim != 3 or given.shape[2] != 3:
+        raise DataError(f"array of {given.dtype} {given.shape}: {_EXPECTED}")
+    return np.ascontiguousarray(given[:, :, ::-1] if bgr else given)
 
 
 def photo_size(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> tuple[int, int]:
@@ -152,6 +198,21 @@ def _read_header(path: Path, stream: IO[bytes]) -> ImageFile.ImageFile:
     raise problem(path, "not a photograph; expected a JPEG, PNG, BMP, GIF, WebP or TIFF file")
 
 
+def _read_image(image: Image.Image) -> npt.NDArray[np.uint8]:
+    name = Path(getattr(image, "filename", None) or "PIL image")
+    if not all(image.size):
+        raise problem(name, f"{image.width} x {image.height} pixels; expected at least 1 x 1")
+    with _blaming(name, f"damaged image of mode {image.mode}"):
+        image.load()
+        return _convert_and_turn(name, image)
+
+
+def _convert_and_turn(path: Path, image: Image.Image) -> npt.NDArray[np.uint8]:
+    rgb = _convert_to_rgb(path, image)
+    turn = _TURNS.get(_orientation(image))
+    return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
 def _decode(image: ImageFile.ImageFile) -> None:
     # Pillow's TIFF reader alone parses tags again, with warnings, and applies Pillow's own limit.
     is_tiff = image.format == "TIFF"
@@ -159,7 +220,7 @@ def _decode(image: ImageFile.ImageFile) -> None:
         image.load()
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a photograph with broken EXIF is shown unturned by every viewer

@@ -2,11 +2,11 @@
 
 import os
 
-from spp_detect.name_guard import check_rooms
+from spp_detect.name_guard import claim_packages
 
-check_rooms()
 # Read when torch is imported: its idle threads must leave the cores to those that search windows.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+claim_packages()
 
 from spp_detect.config import Config, make_config  # noqa: E402
 from spp_detect.detector import Detector  # noqa: E402

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from bbox_regression import RegressionError
 from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
 from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
 from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
+from spp_detect import progress
 from spp_detect.backbones import BACKBONES, Backbone, WeightsError, read_fc_weights
 from spp_detect.config import (
     EXTRACTORS,
@@ -46,9 +50,10 @@ from spp_detect.files import write_json
 from spp_detect.folders import propose_folder, report_folder
 from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import describe_run, find_commit
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.terminal import show_benchmark, show_recall, show_result
+from spp_detect.threads import get_threads, set_threads
 from spp_detect.training.assembly import (
     RunOptions,
     assemble_run,
@@ -98,6 +103,13 @@ max_side_option = click.option(
     default=DEFAULT_MAX_SIDE,
     help="Largest side in pixels of a photograph that is read.",
 )
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    expose_value=False,
+    callback=lambda context, option, count: set_threads(count),
+    help="Threads that compute; if not given, the cores that this process may use.",
+)
 
 
 map_budget_option = click.option(
@@ -132,14 +144,19 @@ config_option = click.option(
     epilog="Bad input ends in one line on stderr and exit status 2; --debug shows a traceback.",
 )
 @click.version_option(package_name="spp-detect")
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """SPP-net object detection: one convolution pass per photograph, any number of windows."""
+    context.with_resource(progress.show())
+    context.with_resource(_log_to_stderr())
+    find_commit()
 
 
 @app.command()
 @click.option("--out", type=path_type, default=Path("runs/demo"), help="Folder for all of it.")
 @device_option
 @seed_option
+@threads_option
 def demo(out: Path, device: str, seed: int) -> None:
     """Make a synthetic set, train on it, evaluate, detect on a folder; no download."""
     run_demo(out, choose_device(device), seed)
@@ -194,6 +211,7 @@ def download(name: str, to: Path) -> None:
 @device_option
 @map_budget_option
 @max_side_option
+@threads_option
 @click.pass_context
 def train(
     context: click.Context,
@@ -239,6 +257,7 @@ def train(
 @click.option("--voting/--no-voting", default=True, help="Let moved windows vote on boxes.")
 @device_option
 @max_side_option
+@threads_option
 def evaluate(
     runs: tuple[Path, ...],
     data: Path,
@@ -305,6 +324,7 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 @click.option("--min-score", type=float, default=-0.8, help="Least score of a detection.")
 @device_option
 @max_side_option
+@threads_option
 def detect(
     runs: tuple[Path, ...], folder: Path, out: Path, min_score: float, device: str, max_side: int
 ) -> None:
@@ -334,6 +354,7 @@ def detect(
 @click.option("--split", help="Split of --calibrate.")
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @max_side_option
+@threads_option
 def compress(
     run: Path,
     rank: int | None,
@@ -413,6 +434,7 @@ def _write_calibration(
 @seed_option
 @device_option
 @max_side_option
+@threads_option
 def benchmark(
     run: Path,
     data: Path,
@@ -481,6 +503,7 @@ def benchmark(
 @device_option
 @map_budget_option
 @max_side_option
+@threads_option
 def tables(
     data: Path,
     out: Path,
@@ -533,6 +556,7 @@ def tables(
 @click.option("--edge-model", type=path_type, help="OpenCV's structured edges, for edgeboxes.")
 @seed_option
 @max_side_option
+@threads_option
 def proposals(
     folder: Path,
     out: Path,
@@ -567,6 +591,18 @@ def main() -> None:
             raise
         print(f"spp-detect: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("spp-detect: %(message)s"))
+    logger = logging.getLogger("spp_detect")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _one_line(error: BaseException) -> str:
@@ -626,7 +662,7 @@ def _open_checked(
 ) -> LabelledSet:
     """Open a labelled set all of whose photographs can be read."""
     dataset = open_dataset(data, split, classes, max_side)
-    problems = check_photographs(dataset, max_side)
+    problems = check_photographs(dataset, max_side, get_threads())
     if problems:
         more = f" (and {len(problems) - 1} more photographs)" if len(problems) > 1 else ""
         raise DataError(f"{problems[0]}{more}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data import DEFAULT_MAX_SIDE, DataError, find_photographs
+from data import DEFAULT_MAX_SIDE, DataError, PhotoLike, as_photo, find_photographs
 from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone
@@ -21,8 +22,9 @@ from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, build_fc, describe_windows
-from spp_detect.features import Extractor, WindowFeatures, choose_device, multiply_rows
+from spp_detect.features import Extractor, WindowFeatures, choose_device
 from spp_detect.heads import Heads
+from spp_detect.kernels.product import multiply_rows
 from spp_detect.model_folder import (
     Description,
     ModelError,
@@ -33,6 +35,8 @@ from spp_detect.model_folder import (
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.watch import Watch, unwatched
+
+logger = logging.getLogger(__name__)
 
 
 class PhotoDetector(ABC):
@@ -55,28 +59,71 @@ class PhotoDetector(ABC):
     ) -> list[ScoredWindows]:
         """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by each model."""
 
+    @overload
     def detect(
         self,
-        photo: NDArray[np.uint8],
+        photo: PhotoLike,
         windows: NDArray[np.float32] | None = None,
         *,
+        bgr: bool = False,
         regress: bool = True,
         vote: bool = True,
-    ) -> Detections:
-        """Detect in one photograph.
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        photo: list[Any] | tuple[Any, ...],
+        windows: Sequence[NDArray[np.float32]] | None = None,
+        *,
+        bgr: bool = False,
+        regress: bool = True,
+        vote: bool = True,
+    ) -> list[Detections]: ...
+
+    def detect(
+        self,
+        photo: PhotoLike | list[Any] | tuple[Any, ...],
+        windows: Any = None,
+        *,
+        bgr: bool = False,
+        regress: bool = True,
+        vote: bool = True,
+    ) -> Detections | list[Detections]:
+        """Detect in one photograph, or in several.
 
         Parameters
         ----------
-        photo : uint8 (H, W, 3), RGB.
-        windows : float32 (N, 4) to score; proposed by the configured method where None.
+        photo : a path, a PIL image, or uint8 (H, W, 3) or grey (H, W); or a list of such.
+        windows : float32 (N, 4) to score, in a list for a list of photographs; proposed by the
+            configured method where None.
+        bgr : whether arrays are blue, green, red, as OpenCV reads files, and not RGB.
         regress : whether boxes are moved by the box regression, as in the paper's "bb" rows.
         vote : whether the moved windows around a box then vote on it, where configured.
 
         Returns
         -------
         Detections, best first: at most `max_detections` of each class that score above
-        `score_threshold`, after NMS.
+        `score_threshold`, after NMS; a list of them for a list of photographs.
+
+        Raises
+        ------
+        DataError
+            for a photograph that cannot be read, or anything else than a photograph.
+        ValueError
+            for lists of photographs and windows of different lengths.
         """
+        if isinstance(photo, list | tuple):
+            each = windows if windows is not None else [None] * len(photo)
+            if len(each) != len(photo):
+                raise ValueError(
+                    f"{len(photo)} photographs, windows of {len(each)}: expected of each"
+                )
+            return [
+                self.detect(one, its, bgr=bgr, regress=regress, vote=vote)
+                for one, its in zip(photo, each, strict=True)
+            ]
+        photo = as_photo(photo, bgr=bgr)
         if windows is None:
             windows = propose(photo, self.proposal_settings)
         scored = self.score_by_model(photo, windows)
@@ -89,7 +136,7 @@ class PhotoDetector(ABC):
 
         Yields
         ------
-        The photograph's path and its Detections; one that cannot be read is told in a warning.
+        The photograph's path and its Detections; one that cannot be read is logged as a warning.
 
         Raises
         ------
@@ -98,7 +145,7 @@ class PhotoDetector(ABC):
         """
         for path, found in self.detect_paths(find_photographs(folder), max_side):
             if isinstance(found, DataError):
-                warnings.warn(f"skipped: {found}", stacklevel=2)
+                logger.warning("skipped: %s", found)
             else:
                 yield path, found
 

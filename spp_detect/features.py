@@ -17,7 +17,6 @@ from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.watch import Watch, unwatched
 
 HALF_MAX = float(np.finfo(np.float16).max)
-ROWS = 256  # multiplied at once: as floats they stay in a cache
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Trunk:
 
     def __call__(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Turn normalised pixels (N, 3, H, W) into a map (N, C, h, w) by the layer's name."""
-        maps = {}
+        maps: dict[str, torch.Tensor] = {}
         for segment, copy in zip(self.segments, self._copies, strict=True):
             # A segment may begin with a layer that works in place.
             pixels = maps[segment.name] = copy(pixels.clone() if maps else pixels)
@@ -151,11 +150,6 @@ class Extractor(ABC):
 def round_half(values: torch.Tensor) -> torch.Tensor:
     """Round to half precision, to its largest number what lies past it."""
     return values.float().clamp(-HALF_MAX, HALF_MAX).half()
-
-
-def multiply_rows(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Multiply (U, D) of any precision by float32 (D, C): float32 (U, C)."""
-    return torch.cat([part.float() @ weights for part in rows.split(ROWS)])
 
 
 def choose_device(name: str) -> torch.device:

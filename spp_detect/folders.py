@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.progress import track
 from spp_detect.provenance import describe_run
 from spp_detect.report.folder import FolderReport
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -40,7 +42,7 @@ def report_folder(
 
     Returns
     -------
-    How many photographs could not be read; each is named on stderr.
+    How many photographs could not be read; each is logged.
     """
     paths = find_photographs(folder)
     report = FolderReport(folder, out, detector.classes)
@@ -77,7 +79,7 @@ def propose_folder(
     start = time.perf_counter()
     for path, one in track(prepared, "proposals", len(paths)):
         if isinstance(one, DataError):
-            print(f"spp-detect: skipped: {one}", file=sys.stderr)
+            logger.warning("skipped: %s", one)
         else:
             windows[path] = one[1]
     seconds = round(time.perf_counter() - start, 1)

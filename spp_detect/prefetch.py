@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from data import DEFAULT_MAX_SIDE, DataError, read_photo
 from proposals import BoxesFile, ProposalCache, ProposalSettings, propose
+from spp_detect.threads import get_threads
 
 Photo = NDArray[np.uint8]
 Windows = NDArray[np.float32]
@@ -65,7 +65,7 @@ def prepare_photos(
             return error
         return photo, source(path, photo)
 
-    workers = os.cpu_count() or 1
+    workers = get_threads()
     ahead = 2 * workers
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(prepare, path) for path in paths[:ahead]]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import configparser
+import functools
 import os
 import platform
 import resource
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from spp_detect.threads import count_cores
 
 LIBRARIES = (
     "spp-detect",
@@ -24,17 +28,26 @@ LIBRARIES = (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+# Set within a hook, for example, they make git answer for another repository than a folder's.
+GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
 
 def describe_run() -> dict[str, Any]:
-    """Describe this process: command, commit, versions, machine, peak memory so far."""
+    """Describe this process: command, commit, versions, machine, peak memory so far.
+
+    The commit, and the version of a library that is not installed as a package, may be None.
+    """
     return {
         "command": _name_command(),
-        "commit": COMMIT,
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
+        "commit": find_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{n: _find_version(n) for n in LIBRARIES},
+        },
         "machine": {
             "processor": _name_processor(),
-            "cores": os.cpu_count(),
+            "cores": count_cores(),
+            "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "peak_memory_gb": round(_peak_memory() / 1e9, 3),
@@ -54,20 +67,54 @@ def _name_command() -> str:
     return shlex.join([*start, *sys.argv[1:]])
 
 
-def _find_commit() -> str | None:
-    """The checkout's commit, with a plus sign where files differ from it; None outside one."""
+@functools.cache
+def find_commit() -> str | None:
+    """Find the commit of our own checkout, with a plus sign where files differ from it.
+
+    It is that of the first call, which a program should make when it starts: files may change
+    while a long run goes on.
+
+    Returns
+    -------
+    str or None
+        None where this package does not lie in a checkout of its own.
+    """
     try:
-        commit = _git(ROOT, "rev-parse", "--short=12", "HEAD")
-        changed = _git(ROOT, "status", "--porcelain", "--", "*.py")
+        # Installed somewhere within another's repository, git would tell that one's commit.
+        if not _is_our_root() or Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", "*.py")
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+" if changed else "")
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _is_our_root() -> bool:
+    setup = configparser.ConfigParser()
+    try:
+        setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    except (configparser.Error, ValueError):
+        return False
+    return setup.get("metadata", "name", fallback=None) == "spp-detect"
+
+
+def _git(*arguments: str) -> str:
+    env = {name: value for name, value in os.environ.items() if name not in GIT_ELSEWHERE}
     return subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ["git", "-C", str(ROOT), *arguments],
+        env=env | {"GIT_OPTIONAL_LOCKS": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
+
+
+def _find_version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _name_processor() -> str:
@@ -83,7 +130,3 @@ def _peak_memory() -> int:
     """Largest resident memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-# Read when the program starts: files may change while a long run goes on.
-COMMIT = _find_commit()

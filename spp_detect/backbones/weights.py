@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spp_detect.backbones.base import Backbone
+from spp_detect.progress import is_shown
 
 # torchvision's names of what the paper calls fc6 and fc7.
 FC_LAYERS = {
@@ -87,7 +88,7 @@ def _download(name: str) -> dict[str, torch.Tensor]:
         ) from error
     best = weights["IMAGENET1K_V1"]
     try:
-        state: dict[str, torch.Tensor] = best.get_state_dict(progress=True, check_hash=True)
+        state: dict[str, torch.Tensor] = best.get_state_dict(progress=is_shown(), check_hash=True)
     except Exception as error:  # no network, a wrong hash, a damaged file in the cache
         reason = " ".join(str(error).split())[:120]
         raise WeightsError(

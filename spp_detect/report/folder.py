@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,8 @@ from eval import Detections
 from spp_detect.files import write_json, write_text
 from spp_detect.report.drawing import draw_detections, save_image
 from spp_detect.report.page import Figure, render_page
+
+logger = logging.getLogger(__name__)
 
 
 class FolderReport:
@@ -56,7 +58,7 @@ class FolderReport:
 
     def skip(self, error: DataError) -> None:
         """Note a photograph that could not be read."""
-        print(f"spp-detect: skipped: {error}", file=sys.stderr)
+        logger.warning("skipped: %s", error)
         self.skipped.append(str(error))
 
     def save(self) -> None:

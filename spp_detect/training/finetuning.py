@@ -23,6 +23,7 @@ from spp_detect.features import Extractor
 from spp_detect.files import write_json, write_tensors
 from spp_detect.progress import track
 from spp_detect.spp import PhotoMaps, SppExtractor
+from spp_detect.threads import set_numba_threads
 from spp_detect.training.feature_cache import FeatureCache, MapCache
 from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
@@ -201,7 +202,7 @@ class FineTuner:
         start = self._restore()
         losses: list[float] = []
         # One thread reads ahead; all pooling of a frozen trunk happens in it.
-        with ThreadPoolExecutor(1) as worker:
+        with ThreadPoolExecutor(1, initializer=set_numba_threads) as worker:
             batches = self.read_batches(worker, start, iterations)
             for step, batch in track(enumerate(batches, start), "fine-tuning", iterations - start):
                 losses.append(self.learn(step, batch))

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from data import read_photo
+from data import DataError, read_photo
 from proposals import propose
 from spp_detect import Detector, ModelError
 from spp_detect.prefetch import prepare_photos, search_windows
@@ -126,15 +127,62 @@ def test_prepared_photographs_keep_their_order(small_set, small_detector):
         np.testing.assert_array_equal(windows, propose(photo, small_detector.proposal_settings))
 
 
-def test_detect_folder_from_python(small_detector, small_set, tmp_path):
+def test_detect_folder_from_python(small_detector, small_set, tmp_path, caplog, capsys):
     for photograph in small_set.photographs[:2]:
         shutil.copy(photograph.path, tmp_path)
     (tmp_path / "bad.jpg").write_bytes(b"no photograph")
-    with pytest.warns(UserWarning, match=r"bad\.jpg"):
-        found = dict(small_detector.detect_folder(tmp_path))
+    found = dict(small_detector.detect_folder(tmp_path))
+    (told,) = caplog.records
+    assert told.name.split(".")[0] == "spp_detect"
+    assert told.levelname == "WARNING"
+    assert "bad.jpg" in told.getMessage()
+    assert capsys.readouterr() == ("", "")
     assert sorted(path.name for path in found) == sorted(
         photograph.path.name for photograph in small_set.photographs[:2]
     )
+
+
+def check_same(found, expected) -> None:
+    for mine, its in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_detect_takes_any_form_of_a_photograph(small_detector, small_set):
+    path = small_set.photographs[0].path
+    photo = read_photo(path)
+    expected = small_detector.detect(photo)
+    assert len(expected.scores)
+    check_same(small_detector.detect(path), expected)
+    check_same(small_detector.detect(str(path)), expected)
+    with Image.open(path) as image:
+        check_same(small_detector.detect(image), expected)
+    check_same(small_detector.detect(photo[:, :, ::-1], bgr=True), expected)
+    grey = np.ascontiguousarray(photo[:, :, 0])
+    check_same(small_detector.detect(grey), small_detector.detect(np.dstack([grey] * 3)))
+
+
+def test_detect_takes_lists(small_detector, small_set):
+    paths = [photograph.path for photograph in small_set.photographs[:2]]
+    photos = [read_photo(path) for path in paths]
+    expected = [small_detector.detect(photo) for photo in photos]
+    for given in (paths, tuple(photos), [paths[0], photos[1]]):
+        found = small_detector.detect(given)
+        assert isinstance(found, list)
+        for one, its in zip(found, expected, strict=True):
+            check_same(one, its)
+    assert small_detector.detect([]) == []
+    windows = [propose(photo, small_detector.proposal_settings)[:40] for photo in photos]
+    for one, photo, its in zip(small_detector.detect(paths, windows), photos, windows, strict=True):
+        check_same(one, small_detector.detect(photo, its))
+
+
+def test_detect_refuses_what_is_no_photograph(small_detector, tmp_path):
+    with pytest.raises(DataError, match=r"float64 \(4, 4\): expected a path, a PIL image"):
+        small_detector.detect(np.eye(4))
+    with pytest.raises(DataError, match=r"missing\.jpg: no such file"):
+        small_detector.detect([tmp_path / "missing.jpg"])
+    with pytest.raises(ValueError, match="2 photographs, windows of 1: expected of each"):
+        small_detector.detect(["a.jpg", "b.jpg"], [np.zeros((1, 4), np.float32)])
 
 
 @pytest.fixture()

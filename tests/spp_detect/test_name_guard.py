@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import spp_detect
-from spp_detect.name_guard import ROOMS, check_rooms
+from spp_detect.name_guard import PACKAGES, claim_packages
 
 HOME = Path(spp_detect.__file__).resolve().parents[1]
 LEAVES = ("bbox_regression", "data", "eval", "proposals", "svm")
@@ -76,30 +76,40 @@ def test_setup_cfg_lists_every_package():
 
 
 def test_the_guard_covers_all_leaves():
-    assert sorted(ROOMS) == sorted(LEAVES)
-    check_rooms()
+    assert sorted(PACKAGES) == sorted(LEAVES)
+    claim_packages()
 
 
-def import_spp_detect(path: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """`import spp_detect` in a fresh interpreter, with `path` before all else.
+# Cuts the slow rest of `import spp_detect` off: exits from within the first module after the guard.
+STOP = """
+import sys
+class Stop:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == 'spp_detect.config':
+            print('past the guard'); sys.exit(0)
+sys.meta_path.insert(0, Stop)
+"""
+# What `pip install --editable` leaves: a finder that is asked after all folders of the path.
+EDITABLE = f"""
+import sys
+from importlib.util import spec_from_file_location
+from pathlib import Path
+class Editable:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        init = Path({str(HOME)!r}) / name / '__init__.py'
+        return spec_from_file_location(name, init) if init.is_file() else None
+sys.meta_path[:] = [one for one in sys.meta_path if 'ditable' not in repr(one)] + [Editable]
+"""
 
-    Only the guard runs to its end: the rest of the package, slow to import, is not reached or is
-    cut off by exiting from within the first module after it.
-    """
-    code = (
-        "import sys, types\n"
-        "class Stop:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'spp_detect.config':\n"
-        "            print('past the guard'); sys.exit(0)\n"
-        "sys.meta_path.insert(0, Stop())\n"
-        "import spp_detect\n"
-    )
-    env = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{HOME}"}
+
+def run_python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, with the folders `path` before all else."""
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=env,
-        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))},
+        cwd=path[0],
         capture_output=True,
         text=True,
         timeout=120,
@@ -107,31 +117,74 @@ def import_spp_detect(path: Path, tmp_path: Path) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("room", LEAVES)
+@pytest.mark.parametrize("name", LEAVES)
 @pytest.mark.parametrize("kind", ["package", "module"])
-def test_a_foreign_room_is_named(tmp_path, room, kind):
+def test_a_foreign_package_is_named(tmp_path, name, kind):
     foreign = tmp_path / "site"
-    taker = foreign / room if kind == "package" else foreign / f"{room}.py"
+    taker = foreign / name if kind == "package" else foreign / f"{name}.py"
     file = taker / "__init__.py" if kind == "package" else taker
     file.parent.mkdir(parents=True)
     file.write_text("raise SystemExit('the foreign package was run')\n")
-    done = import_spp_detect(foreign, tmp_path)
+    done = run_python(f"{STOP}import spp_detect", foreign, HOME)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: spp_detect needs its own package")
-    assert repr(room) in last
+    assert repr(name) in last
     assert str(taker) in last
     assert "foreign package was run" not in done.stderr
 
 
-def test_folders_that_are_no_packages_are_no_obstacle(tmp_path):
-    """A script's own `data` folder of photographs has no __init__.py: Python goes on looking."""
-    (tmp_path / "site" / "data").mkdir(parents=True)
-    done = import_spp_detect(tmp_path / "site", tmp_path)
+@pytest.mark.parametrize("installed", ["beside", "editable"])
+def test_a_folder_without_code_is_no_obstacle(tmp_path, installed):
+    """A script's own `data` folder of photographs has no __init__.py."""
+    script = tmp_path / "work"
+    (script / "data").mkdir(parents=True)
+    (script / "eval" / "inner").mkdir(parents=True)
+    path = (script, HOME) if installed == "beside" else (script,)
+    finder = EDITABLE if installed == "editable" else ""
+    done = run_python(f"{finder}{STOP}import spp_detect", *path)
     assert (done.returncode, done.stdout) == (0, "past the guard\n"), done.stderr
 
 
-def test_a_missing_room(monkeypatch):
+def test_the_folder_in_the_way_does_not_win(tmp_path):
+    """Ours are imported, and modules of a folder without __init__.py are found as before."""
+    for name in LEAVES:
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "helper.py").write_text("from data.helper2 import answer\n")
+    (tmp_path / "data" / "helper2.py").write_text("answer = 42\n")
+    code = f"""{EDITABLE}
+import importlib
+from spp_detect import name_guard
+from spp_detect import Detector
+for name in {LEAVES}:
+    print(importlib.import_module(name).__file__)
+from data import read_photo
+from data.helper import answer
+print(answer)
+"""
+    for before in ("", "import data.helper2, eval\n"):
+        done = run_python(before + code, tmp_path)
+        expected = [str(HOME / name / "__init__.py") for name in LEAVES]
+        assert done.stdout.split() == [*expected, "42"], done.stderr
+
+
+def test_a_foreign_package_is_named_in_an_editable_installation(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "eval.py").write_text("")
+    done = run_python(f"{EDITABLE}{STOP}import spp_detect", tmp_path)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: spp_detect needs its own package 'eval'")
+    assert str(tmp_path / "eval.py") in last
+
+
+def test_a_module_without_a_spec_is_named():
+    code = f"{STOP}import types; sys.modules['svm'] = types.ModuleType('svm')\nimport spp_detect"
+    done = run_python(code, HOME)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: spp_detect needs its own package 'svm'")
+
+
+def test_a_missing_package(monkeypatch):
     import importlib.util
 
     real = importlib.util.find_spec
@@ -139,4 +192,14 @@ def test_a_missing_room(monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "svm" else real(name)
     )
     with pytest.raises(ImportError, match=r"needs its package 'svm' beside it in "):
-        check_rooms()
+        claim_packages()
+
+
+def test_a_missing_package_with_a_folder_in_the_way(tmp_path, monkeypatch):
+    (tmp_path / "svm").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr("spp_detect.name_guard.PACKAGES", ("svm",))
+    monkeypatch.setattr("spp_detect.name_guard.HOME", tmp_path / "elsewhere")
+    monkeypatch.delitem(sys.modules, "svm", raising=False)
+    with pytest.raises(ImportError, match=r"needs its package 'svm' beside it in "):
+        claim_packages()

@@ -1,15 +1,11 @@
-"""Drawings, pages, progress and records."""
+"""Drawings and pages."""
 
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from eval import Detections
-from spp_detect.progress import track
-from spp_detect.provenance import ROOT, describe_run
 from spp_detect.report.drawing import draw_detections, join_images, pick_colour
 from spp_detect.report.page import Figure, render_page
 
@@ -80,33 +76,3 @@ def test_page_shows_names_as_they_are():
     assert seen.images == ["drawn/a%20b.jpg"]
     for text in ("a <b>.jpg", 'says "hi" & more', "Title & co", "0.5", "note <1>"):
         assert any(text in part for part in seen.text)
-
-
-def test_track_passes_everything_on_and_tells_the_end(capsys):
-    assert list(track(range(3), "things")) == [0, 1, 2]
-    assert list(track(iter("ab"), "letters")) == ["a", "b"]
-    errors = capsys.readouterr().err
-    assert "things: 3 done" in errors
-    assert "letters: 2 done" in errors
-
-
-def test_record_says_where_a_number_comes_from():
-    record = describe_run()
-    assert {"command", "commit", "versions", "machine", "peak_memory_gb"} <= set(record)
-    assert record["versions"]["torch"]
-    assert 0.01 < record["peak_memory_gb"] < 1000
-
-
-@pytest.mark.parametrize(
-    ("arguments", "command"),
-    [
-        (["/usr/bin/spp-detect", "tables", "voc"], "spp-detect tables voc"),
-        (["/a/spp_detect/__main__.py", "demo"], "python -m spp_detect demo"),
-        ([f"{ROOT}/benchmarks/batching.py", "1"], "python benchmarks/batching.py 1"),
-        (["/elsewhere/mine.py"], "python mine.py"),
-        (["spp-detect", "--columns", "1 scale,R-CNN"], "spp-detect --columns '1 scale,R-CNN'"),
-    ],
-)
-def test_recorded_commands_can_be_typed_again(monkeypatch, arguments, command):
-    monkeypatch.setattr(sys, "argv", arguments)
-    assert describe_run()["command"] == command
