@@ -59,6 +59,7 @@ class Config:
     scale_rule: str = "release"
     proposals: str = METHODS[0]
     max_windows: int = 3000  # per photograph
+    min_window_side: float = 10.0  # pixels; the release has 20
 
     # What the SVMs take: pooled features or those of the fine-tuned fc layers (section 4.1).
     feature: str = "pool5"
@@ -193,6 +194,7 @@ _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
     "fc_width": (1, 65536),
+    "min_window_side": (0, _HUGE),
     "fc_rank": (0, 65536),
     "promising": (0, _HUGE),
     **dict.fromkeys(("finetune_iterations", "finetune_negatives"), (0, _HUGE)),

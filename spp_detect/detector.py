@@ -355,5 +355,8 @@ class Detector(PhotoDetector):
 def make_proposal_settings(config: Config) -> ProposalSettings:
     """Make the settings of the proposals from a configuration."""
     return ProposalSettings(
-        method=config.proposals, max_windows=config.max_windows, seed=config.seed
+        method=config.proposals,
+        max_windows=config.max_windows,
+        min_side=config.min_window_side,
+        seed=config.seed,
     )
