@@ -16,6 +16,7 @@ from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
+ROUNDINGS = ("nearest", "up")
 FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
 EXTRACTORS = ("spp", "rcnn")
@@ -51,6 +52,7 @@ class Config:
     precision: str = "auto"
     scales: tuple[int, ...] = (SINGLE_SCALE,)  # short sides in pixels
     long_side_limit: int = 6000  # pixels of a resized photograph: bounds the memory
+    long_side_rounding: str = "nearest"  # to whole pixels; the release rounds up
 
     # Windows and pooling (sections 2.2 and 4.1, appendix A).
     parts: tuple[str, ...] = ("window",)  # of a window's feature, one after the other
@@ -184,6 +186,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "extractor": EXTRACTORS,
     "precision": PRECISIONS,
     "fc_start": FC_STARTS,
+    "long_side_rounding": ROUNDINGS,
     "projection": RULES,
     "scale_rule": RULES,
     "proposals": METHODS,

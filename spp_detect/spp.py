@@ -126,7 +126,8 @@ class SppExtractor(Extractor):
         return PhotoMaps((width, height), self.sides((width, height)), maps, self)
 
     def _compute(self, photo: NDArray[np.uint8], scale: int) -> dict[str, torch.Tensor]:
-        size = resized_size((photo.shape[1], photo.shape[0]), scale, self.config.long_side_limit)
+        limit, rounding = self.config.long_side_limit, self.config.long_side_rounding
+        size = resized_size((photo.shape[1], photo.shape[0]), scale, limit, rounding)
         # Bilinear without antialiasing, as the release resizes.
         resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
         pixels = self.backbone.normalise(resized).to(self.device)
@@ -139,8 +140,30 @@ class SppExtractor(Extractor):
         return tuple(min(float(scale), most) for scale in self.config.scales)
 
 
-def resized_size(size: tuple[int, int], short_side: int, long_limit: int) -> tuple[int, int]:
-    """(width, height) with the short side wanted, or less to keep the long side in bounds."""
+def resized_size(
+    size: tuple[int, int], short_side: int, long_limit: int, rounding: str = "nearest"
+) -> tuple[int, int]:
+    """Find the size of a resized photograph.
+
+    Parameters
+    ----------
+    size : (width, height)
+        Of the photograph.
+    short_side, long_limit : int
+        The short side wanted, or less to keep the long side in bounds.
+    rounding : str
+        "nearest" or "up", as the release rounds.
+
+    Returns
+    -------
+    (width, height)
+        Each at least 1.
+    """
+    if rounding == "up":
+        # In whole numbers: no rounding error lifts by one what comes out whole.
+        bounded = long_limit * min(size) < short_side * max(size)
+        wanted, own = (long_limit, max(size)) if bounded else (short_side, min(size))
+        return -(-size[0] * wanted // own), -(-size[1] * wanted // own)
     factor = min(short_side / min(size), long_limit / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
