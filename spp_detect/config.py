@@ -68,6 +68,10 @@ class Config:
     fc_width: int = 4096
     fc_rank: int = 0  # of fc6's weights where they were compressed after training; 0: whole
 
+    # Sides of boxes in the regression's targets: between their first and last pixel, as the
+    # release measures them, or a pixel more.
+    regression_inclusive: bool = False
+
     # Test time.
     promising: int = 0  # distinct windows that a pool5 model lets through to fc layers; 0: all
     score_threshold: float = -1.5
@@ -135,6 +139,7 @@ class TrainingConfig:
 
     # Box regression.
     regression_iou: float = 0.5
+    regression_strict: bool = False  # whether windows overlap by more than that; the release's do
     # R-CNN has 1000, the release 4000, both for 5,011 photographs; the paper gives none. This is
     # the best on val for a tenth of them.
     regression_lambda: float = 30.0

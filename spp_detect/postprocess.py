@@ -44,13 +44,18 @@ class ScoredWindows:
     size: tuple[int, int]
     heads: Heads
 
-    def move(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def move(
+        self, rows: NDArray[np.int64], classes: NDArray[np.int64], *, inclusive: bool = False
+    ) -> NDArray[np.float32]:
         """Move windows by the regression of a class each: float32 (n, 4), clipped."""
         inverse = self.inverse.cpu().numpy()[rows]
         targets = multiply_pairs(self.features, self.heads.regression_coef, inverse, classes)
         targets += self.heads.regression_intercept[torch.from_numpy(classes).to(targets.device)]
         moved: NDArray[np.float32] = decode(
-            self.boxes.cpu().numpy()[rows], targets.cpu().numpy(), self.size
+            self.boxes.cpu().numpy()[rows],
+            targets.cpu().numpy(),
+            self.size,
+            inclusive=inclusive,
         )
         return moved
 
@@ -80,7 +85,7 @@ def select_detections(
         return _join([(boxes[rows], own[rows]) for rows, own in zip(kept, scores, strict=True)])
     voting = vote and config.vote_iou is not None
     voters = [np.flatnonzero(own > config.vote_score) if voting else NO_ROWS for own in scores]
-    moved = _move(scored, [*kept, *voters])
+    moved = _move(scored, [*kept, *voters], config)
     found = []
     for c, own in enumerate(scores):
         again = suppress(moved[c], own[kept[c]], *limits)
@@ -93,7 +98,7 @@ def select_detections(
 
 
 def _move(
-    scored: Sequence[ScoredWindows], chosen: list[NDArray[np.int64]]
+    scored: Sequence[ScoredWindows], chosen: list[NDArray[np.int64]], config: Config
 ) -> list[NDArray[np.float32]]:
     """Move windows by the regressions of their classes.
 
@@ -114,7 +119,9 @@ def _move(
     for one in scored:
         own = np.flatnonzero((rows >= start) & (rows < start + len(one.boxes)))
         own = own[np.argsort(classes[own], kind="stable")]  # a class's weights stay in a cache
-        moved[own] = one.move(rows[own] - start, classes[own])
+        moved[own] = one.move(
+            rows[own] - start, classes[own], inclusive=config.regression_inclusive
+        )
         start += len(one.boxes)
     return np.split(moved, np.cumsum(lengths)[:-1])
 

@@ -69,10 +69,14 @@ class FitRegression(Stage[Regressors]):
 
     def _fit_class(self, c: int) -> Regressors:
         training = self.config.training
-        regressor = BoxRegressor(training.regression_lambda)
+        regressor = BoxRegressor(
+            training.regression_lambda, inclusive=self.config.model.regression_inclusive
+        )
         for i, photograph in enumerate(self.dataset):
             windows = self.cache.table.find(i)
-            rows, boxes = select_regression_pairs(photograph, windows, c, training.regression_iou)
+            rows, boxes = select_regression_pairs(
+                photograph, windows, c, training.regression_iou, strict=training.regression_strict
+            )
             if len(rows):
                 pooled = self.cache.pool(i, rows)
                 features = pooled.features[pooled.inverse].float().cpu().numpy()

@@ -72,12 +72,17 @@ def match_windows(
 
 
 def select_regression_pairs(
-    photograph: Photograph, windows: NDArray[np.float32], c: int, iou: float
+    photograph: Photograph,
+    windows: NDArray[np.float32],
+    c: int,
+    iou: float,
+    *,
+    strict: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Pair windows with the boxes of class c that they should become.
 
-    A window belongs to the class of the box that it overlaps best, if by at least `iou`; difficult
-    boxes do not count at all.
+    A window belongs to the class of the box that it overlaps best, if by at least `iou`, or by more
+    where `strict`; difficult boxes do not count at all.
 
     Returns
     -------
@@ -90,5 +95,6 @@ def select_regression_pairs(
     if not (easy.classes == c).any():
         return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
     best, which = match_windows(photograph, windows)
-    rows = np.flatnonzero((best >= iou) & (easy.classes[which] == c))
+    enough = best > iou if strict else best >= iou
+    rows = np.flatnonzero(enough & (easy.classes[which] == c))
     return rows, easy.boxes[which[rows]]
