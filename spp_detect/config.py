@@ -119,6 +119,11 @@ class TrainingConfig:
     finetune_shares: tuple[float, ...] = (2 / 3, 1 / 3)
     finetune_momentum: float = 0.9
     finetune_decay: float = 5e-4
+    # Of fc8's biases: a factor on the rates, whether they decay, the background's first value. The
+    # release has 2, False and 1.
+    fc8_bias_rate: float = 1.0
+    fc8_bias_decay: bool = True
+    fc8_background_bias: float = 0.0
 
     # Features are multiplied by feature_norm / their mean L2 norm.
     feature_norm: float = 20.0
@@ -210,6 +215,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "finetune_iou": (_TINY, 1),
     "finetune_momentum": (0, 1),
     "finetune_decay": (0, _HUGE),
+    "fc8_bias_rate": (0, _HUGE),
+    "fc8_background_bias": (-_HUGE, _HUGE),
     **dict.fromkeys(("retrain_after", "max_detections"), (1, _HUGE)),
     **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
     **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),

@@ -171,18 +171,33 @@ class FineTuner:
         self.fc8 = nn.Linear(fc.length, sampler.background + 1)
         nn.init.normal_(self.fc8.weight, std=0.01)
         nn.init.zeros_(self.fc8.bias)
+        self.fc8.bias.data[sampler.background] = config.training.fc8_background_bias
         modules = {"tail": trunk.tail, "fc": fc, "fc8": self.fc8}
         self.network = nn.ModuleDict(modules).to(device)
         self.state_path = work / "finetuning.safetensors"
         self.best_path = work / "finetuning_best.safetensors"
-        self.optimiser = torch.optim.SGD(
-            [p for p in self.network.parameters() if p.requires_grad],
+        self.optimiser = self._make_optimiser()
+        self.history: list[tuple[float, ...]] = []
+
+    def _make_optimiser(self) -> torch.optim.SGD:
+        """Make the optimiser; fc8's biases have a rate and a decay of their own."""
+        training = self.config.training
+        others = [p for p in self.network.parameters() if p is not self.fc8.bias]
+        decay = training.finetune_decay if training.fc8_bias_decay else 0.0
+        return torch.optim.SGD(
+            [
+                {"params": others, "factor": 1.0},
+                {
+                    "params": [self.fc8.bias],
+                    "factor": training.fc8_bias_rate,
+                    "weight_decay": decay,
+                },
+            ],
             lr=0.0,
-            momentum=config.training.finetune_momentum,
-            weight_decay=config.training.finetune_decay,
+            momentum=training.finetune_momentum,
+            weight_decay=training.finetune_decay,
             fused=True,
         )
-        self.history: list[tuple[float, ...]] = []
 
     def forget(self) -> None:
         """Remove the state for going on: weights, momentum, the best snapshot."""
@@ -233,7 +248,7 @@ class FineTuner:
     def learn(self, step: int, batch: list[tuple[Draw, Any]]) -> float:
         """Take one step of the optimiser: the batch's loss before it."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate_at(self.config.training, step)
+            group["lr"] = group["factor"] * rate_at(self.config.training, step)
         self.network.train()
         _freeze_statistics(self.trunk.tail)
         torch.manual_seed(self.config.model.seed + step)  # an interrupted run repeats the dropout
@@ -290,7 +305,7 @@ class FineTuner:
         state = self.optimiser.state_dict()
         state["state"] = {
             i: {"momentum_buffer": tensors[f"momentum.{i}"]}
-            for i in range(len(state["param_groups"][0]["params"]))
+            for i in range(sum(len(group["params"]) for group in state["param_groups"]))
         }
         self.optimiser.load_state_dict(state)
         self.history = [tuple(row) for row in tensors["history"].tolist()]
