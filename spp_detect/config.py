@@ -16,6 +16,7 @@ from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
+SAMPLINGS = ("photographs", "windows")
 ROUNDINGS = ("nearest", "up")
 FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
@@ -111,6 +112,9 @@ class TrainingConfig:
     mirror_finetuning: bool = True
     finetune_positives: int = 32  # of a batch
     finetune_negatives: int = 96
+    # How they are drawn: of 16 photographs at a time, so many of each, or uniformly from the windows
+    # of all photographs, as the release does.
+    finetune_sampling: str = "photographs"
     finetune_iou: float = 0.5
     finetune_background: tuple[float, ...] = (0.1, 0.5)
     # As the release's first two: for layers that start from principal components and a few
@@ -175,6 +179,11 @@ class RunConfig:
                 f"train_from {training.train_from!r}: expected none with parts of earlier layers, "
                 f"as one of {', '.join(model.parts)} is"
             )
+        if training.train_from and training.finetune_sampling == "windows":
+            raise ConfigError(
+                "finetune_sampling 'windows': expected 'photographs' with train_from, each of whose "
+                "photographs is a pass of the trunk"
+            )
         if training.train_from and not training.finetune_iterations:
             raise ConfigError(
                 f"train_from {training.train_from!r}: expected finetune_iterations above 0"
@@ -201,6 +210,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "scale_rule": RULES,
     "proposals": METHODS,
     "feature": FEATURES,
+    "finetune_sampling": SAMPLINGS,
 }
 
 _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of any bounds
@@ -382,7 +392,8 @@ def _check_fields(config: Config | TrainingConfig) -> None:
 
 def _check_schedule(config: TrainingConfig) -> None:
     for name in ("finetune_positives", "finetune_negatives"):
-        if getattr(config, name) % PHOTOGRAPHS_PER_BATCH:
+        each = PHOTOGRAPHS_PER_BATCH if config.finetune_sampling == "photographs" else 1
+        if getattr(config, name) % each:
             raise ConfigError(
                 f"{name} {getattr(config, name)}: expected a multiple of {PHOTOGRAPHS_PER_BATCH}, "
                 "the photographs of a batch"

@@ -52,7 +52,7 @@ from spp_detect.training.run_folder import (
     measure_run,
     proposal_folder,
 )
-from spp_detect.training.sampling import Sampler
+from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
 from spp_detect.training.stage import Result, Stage, do_stage
 from spp_detect.training.svms import TrainSvms
 from spp_detect.training.windows import Proposals, WindowTable
@@ -226,7 +226,11 @@ class TrainingRun:
             trunk = LearningTrunk(stem_cache, self.tail, whole)
         # A mirrored crop would cost R-CNN a pass of its own.
         mirrors = self.config.training.mirror_finetuning and cache.mirrors
-        sampler = Sampler(self.dataset, table, self.config, mirrors=mirrors, together=learns)
+        sampler: Sampler = PhotographSampler(
+            self.dataset, table, self.config, mirrors=mirrors, together=learns
+        )
+        if self.config.training.finetune_sampling == "windows":
+            sampler = WindowSampler(self.dataset, table, self.config, mirrors=mirrors)
         device = self.resources.device
         return FineTuner(trunk, self.fc_layers, sampler, self.config, device, self.work)
 

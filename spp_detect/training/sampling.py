@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,10 +90,8 @@ def label_windows(
     return LabelledWindows(positives, labels, negatives)
 
 
-class Sampler:
+class Sampler(ABC):
     """Draws the windows of batches: by the seed and the step alone, so that a run can go on.
-
-    The photographs of an epoch come in a random order, each once.
 
     Parameters
     ----------
@@ -103,9 +102,7 @@ class Sampler:
     config : RunConfig
         Overlaps, positives and negatives of a batch, scales.
     mirrors : bool
-        Whether half of the photographs are mirrored.
-    together : bool
-        Whether a batch is of few photographs, each at one scale: where the trunk is tuned.
+        Whether half of what is drawn is mirrored.
 
     Attributes
     ----------
@@ -114,17 +111,10 @@ class Sampler:
     """
 
     def __init__(
-        self,
-        dataset: LabelledSet,
-        table: WindowTable,
-        config: RunConfig,
-        *,
-        mirrors: bool,
-        together: bool,
+        self, dataset: LabelledSet, table: WindowTable, config: RunConfig, *, mirrors: bool
     ) -> None:
         self.config = config
         self.mirrors = mirrors
-        self.together = together
         self.background = len(dataset.classes)
         training = config.training
         self.labelled = [
@@ -137,21 +127,9 @@ class Sampler:
         usable = [i for i in order.tolist() if len(self.labelled[i].positives)]
         self.held_out, self.learnt = usable[::HELD_OUT], _leave_out(usable, HELD_OUT)
 
+    @abstractmethod
     def draw_batch(self, step: int) -> list[Draw]:
         """Draw the windows of one batch."""
-        count = PHOTOGRAPHS_PER_TUNED_BATCH if self.together else PHOTOGRAPHS_PER_BATCH
-        training, seed = self.config.training, self.config.model.seed
-        positives = training.finetune_positives // count
-        negatives = training.finetune_negatives // count
-        draws = []
-        for place in range(step * count, (step + 1) * count):
-            epoch, i = divmod(place, len(self.learnt))
-            order = np.random.default_rng((seed, epoch)).permutation(len(self.learnt))
-            random = np.random.default_rng((seed, place, 1))
-            index = self.learnt[order[i]]
-            mirrored = self.mirrors and random.random() < 0.5
-            draws += self._draw(index, positives, negatives, mirrored, random)
-        return draws
 
     def draw_held_out(self, index: int, positives: int, negatives: int) -> list[Draw]:
         """Draw windows of a held-out photograph, always the same."""
@@ -166,16 +144,112 @@ class Sampler:
         mirrored: bool,
         random: np.random.Generator,
     ) -> list[Draw]:
-        """Draw windows of a photograph, each at a random scale; one for all where it is costly."""
+        """Draw windows of a photograph, each at a random scale."""
         labelled = self.labelled[index]
         rows, labels = draw_windows(labelled, positives, negatives, self.background, random)
-        scales = random.integers(len(self.config.model.scales), size=len(rows))
-        if self.together:
-            scales[:] = scales[0]
+        scales = self._draw_scales(len(rows), random)
         return [
             Draw(index, mirrored, int(s), rows[scales == s], labels[scales == s])
             for s in np.unique(scales)
         ]
+
+    def _draw_scales(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+        return random.integers(len(self.config.model.scales), size=count)
+
+
+class PhotographSampler(Sampler):
+    """Draws a batch from few photographs; those of an epoch come in a random order, each once.
+
+    Parameters
+    ----------
+    dataset, table, config, mirrors
+        As of a Sampler.
+    together : bool
+        Whether each photograph costs a pass through the trunk: a batch is then of two, and all
+        windows of each have one scale.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledSet,
+        table: WindowTable,
+        config: RunConfig,
+        *,
+        mirrors: bool,
+        together: bool = False,
+    ) -> None:
+        super().__init__(dataset, table, config, mirrors=mirrors)
+        self.together = together
+
+    def draw_batch(self, step: int) -> list[Draw]:
+        """Draw the windows of one batch."""
+        count = PHOTOGRAPHS_PER_TUNED_BATCH if self.together else PHOTOGRAPHS_PER_BATCH
+        training, seed = self.config.training, self.config.model.seed
+        positives = training.finetune_positives // count
+        negatives = training.finetune_negatives // count
+        draws = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, i = divmod(place, len(self.learnt))
+            order = np.random.default_rng((seed, epoch)).permutation(len(self.learnt))
+            random = np.random.default_rng((seed, place, 1))
+            mirrored = self.mirrors and random.random() < 0.5
+            draws += self._draw(self.learnt[order[i]], positives, negatives, mirrored, random)
+        return draws
+
+    def _draw_scales(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+        scales = super()._draw_scales(count, random)
+        if self.together:
+            scales[:] = scales[:1]
+        return scales
+
+
+class WindowSampler(Sampler):
+    """Draws a batch uniformly from the windows of all photographs, as the release does."""
+
+    def __init__(
+        self, dataset: LabelledSet, table: WindowTable, config: RunConfig, *, mirrors: bool
+    ) -> None:
+        super().__init__(dataset, table, config, mirrors=mirrors)
+        none = np.zeros(0, np.int64)
+        learnt = [(i, self.labelled[i]) for i in self.learnt]
+        self._positives = [
+            np.concatenate([none, *parts])
+            for parts in (
+                [np.full(len(one.positives), i) for i, one in learnt],
+                [one.positives for _, one in learnt],
+                [one.labels for _, one in learnt],
+            )
+        ]
+        self._negatives = [
+            np.concatenate([none, *parts])
+            for parts in (
+                [np.full(len(one.negatives), i) for i, one in learnt],
+                [one.negatives for _, one in learnt],
+                [np.full(len(one.negatives), self.background) for _, one in learnt],
+            )
+        ]
+
+    def draw_batch(self, step: int) -> list[Draw]:
+        """Draw the windows of one batch, each mirrored or not and at a scale of its own."""
+        training = self.config.training
+        random = np.random.default_rng((self.config.model.seed, step, 3))
+        kinds = (
+            (self._positives, training.finetune_positives),
+            (self._negatives, training.finetune_negatives),
+        )
+        chosen = [_draw_rows(len(kind[0]), count, random) for kind, count in kinds]
+        photographs, rows, labels = (
+            np.concatenate([kind[k][own] for (kind, _), own in zip(kinds, chosen, strict=True)])
+            for k in range(3)
+        )
+        scales = self._draw_scales(len(rows), random)
+        mirrored = (random.random(len(rows)) < 0.5) & self.mirrors
+        groups = np.stack([photographs, mirrored, scales], axis=1)
+        draws = []
+        for photograph, flip, scale in np.unique(groups, axis=0).tolist():
+            own = (groups == (photograph, flip, scale)).all(axis=1)
+            draws.append(Draw(photograph, bool(flip), scale, rows[own], labels[own]))
+        return draws
 
 
 def draw_windows(
