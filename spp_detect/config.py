@@ -112,8 +112,8 @@ class TrainingConfig:
     mirror_finetuning: bool = True
     finetune_positives: int = 32  # of a batch
     finetune_negatives: int = 96
-    # How they are drawn: of 16 photographs at a time, so many of each, or uniformly from the windows
-    # of all photographs, as the release does.
+    # How they are drawn: so many of each of 16 photographs, or uniformly from the windows of all
+    # photographs, as the release does.
     finetune_sampling: str = "photographs"
     finetune_iou: float = 0.5
     finetune_background: tuple[float, ...] = (0.1, 0.5)
@@ -141,6 +141,7 @@ class TrainingConfig:
     positive_weight: float = 2.0
     mirror_positives: bool = True  # neither the paper nor the release has them
     negative_iou: float = 0.3  # negatives of a class overlap each of its boxes by less
+    difficult_negatives: bool = False  # difficult boxes are negatives of other classes: the release
     negative_overlap: float | None = 0.7  # a negative that overlaps another more is dropped
     hard_score: float = -1.0
     evict_score: float = -1.2
@@ -181,8 +182,8 @@ class RunConfig:
             )
         if training.train_from and training.finetune_sampling == "windows":
             raise ConfigError(
-                "finetune_sampling 'windows': expected 'photographs' with train_from, each of whose "
-                "photographs is a pass of the trunk"
+                "finetune_sampling 'windows': expected 'photographs' with train_from, where each "
+                "photograph of a batch is a pass of the trunk"
             )
         if training.train_from and not training.finetune_iterations:
             raise ConfigError(

@@ -189,8 +189,6 @@ class TableMaker:
                 plan.config.training,
                 finetune_iterations=plan.config.training.finetune_iterations if tuned else 0,
                 train_from=plan.config.training.train_from if tuned and not rcnn else "",
-                # R-CNN's crops are not mirrored, so the maps are not either.
-                mirror_finetuning=False,
             ),
         )
 

@@ -73,7 +73,7 @@ class FitRegression(Stage[Regressors]):
             training.regression_lambda, inclusive=self.config.model.regression_inclusive
         )
         for i, photograph in enumerate(self.dataset):
-            windows = self.cache.table.find(i)
+            windows = self.cache.table.find_learnt(i)
             rows, boxes = select_regression_pairs(
                 photograph, windows, c, training.regression_iou, strict=training.regression_strict
             )

@@ -192,8 +192,15 @@ class TrainingRun:
 
     def propose(self) -> WindowTable:
         """Do the first stage: the table of windows."""
-        side = self.resources.max_side
-        return self._do(Proposals(self.work, self.dataset, self._find_source(), side))
+        return self._do(
+            Proposals(
+                self.work,
+                self.dataset,
+                self._find_source(),
+                self.resources.max_side,
+                difficult=self.config.training.difficult_negatives,
+            )
+        )
 
     def open_cache(self, table: WindowTable) -> FeatureCache:
         """Open the cache of the trunk's maps, or crops' features."""

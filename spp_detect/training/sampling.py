@@ -119,7 +119,10 @@ class Sampler(ABC):
         training = config.training
         self.labelled = [
             label_windows(
-                photograph, table.find(i), training.finetune_iou, training.finetune_background
+                photograph,
+                table.find_learnt(i),
+                training.finetune_iou,
+                training.finetune_background,
             )
             for i, photograph in enumerate(dataset)
         ]

@@ -143,7 +143,7 @@ class TrainSvms(Stage[Svms]):
         return features
 
     def _mine_photograph(self, miner: HardNegativeMiner, index: int) -> None:
-        """Mine all windows: boxes are negatives of other classes."""
+        """Mine all windows: true boxes are negatives of other classes."""
         rows = self.cache.table.find_rows(index)
         pooled = self.cache.pool(index, rows)
         negative = find_negatives(

@@ -27,7 +27,8 @@ Rows = NDArray[np.int64]
 class WindowTable:
     """Every photograph's windows in one order, on which every stage relies.
 
-    A photograph's rows are its boxes that are not difficult, then its proposals.
+    A photograph's rows are its boxes that are not difficult, then its proposals, then its difficult
+    boxes, which serve as negatives only.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ class WindowTable:
         The photographs.
     proposals : sequence of float32 (N, 4)
         Of each photograph, in its pixels.
+    difficult : bool
+        Whether difficult boxes are in the table.
 
     Attributes
     ----------
@@ -42,12 +45,17 @@ class WindowTable:
         Of all windows.
     """
 
-    def __init__(self, dataset: LabelledSet, proposals: Sequence[Windows]) -> None:
+    def __init__(
+        self, dataset: LabelledSet, proposals: Sequence[Windows], *, difficult: bool = False
+    ) -> None:
         self.widths = [photograph.width for photograph in dataset]
         self.boxes = [len(photograph.labels.easy) for photograph in dataset]
+        self.proposals = [len(own) for own in proposals]
+        labels = [photograph.labels for photograph in dataset]
+        last = [one.boxes[one.difficult & difficult] for one in labels]
         self._windows = [
-            np.concatenate([photograph.labels.easy.boxes, own]).astype(np.float32, copy=False)
-            for photograph, own in zip(dataset, proposals, strict=True)
+            np.concatenate([one.easy.boxes, own, rest]).astype(np.float32, copy=False)
+            for one, own, rest in zip(labels, proposals, last, strict=True)
         ]
         self.sha256 = _hash(self._windows)
 
@@ -69,7 +77,11 @@ class WindowTable:
 
     def find_proposals(self, index: int) -> Rows:
         """Find the rows of a photograph's proposals: int64."""
-        return np.arange(self.boxes[index], len(self._windows[index]))
+        return self.boxes[index] + np.arange(self.proposals[index])
+
+    def find_learnt(self, index: int) -> Windows:
+        """Find the windows of a photograph's first rows: true boxes and proposals."""
+        return self._windows[index][: self.boxes[index] + self.proposals[index]]
 
     def find_distinct(self, index: int) -> tuple[Rows, Rows]:
         """Find a photograph's distinct windows, as `unique_rows` does: their rows, and each's."""
@@ -111,17 +123,26 @@ class Proposals(Stage[WindowTable]):
         Gives a photograph's windows.
     max_side : int
         Largest side of a photograph in pixels.
+    difficult : bool
+        Whether the table has difficult boxes.
     """
 
     name = "proposals"
 
     def __init__(
-        self, work: Path, dataset: LabelledSet, source: WindowSource, max_side: int
+        self,
+        work: Path,
+        dataset: LabelledSet,
+        source: WindowSource,
+        max_side: int,
+        *,
+        difficult: bool = False,
     ) -> None:
         self.leaves = (work / "windows.safetensors",)
         self.dataset = dataset
         self.source = source
         self.max_side = max_side
+        self.difficult = difficult
 
     def run(self) -> None:
         """Propose windows in every photograph."""
@@ -140,7 +161,8 @@ class Proposals(Stage[WindowTable]):
         """Read the table."""
         tensors = load_file(self.leaves[0])
         ends = np.cumsum(tensors["counts"].numpy())
-        return WindowTable(self.dataset, np.split(tensors["windows"].numpy(), ends[:-1]))
+        proposals = np.split(tensors["windows"].numpy(), ends[:-1])
+        return WindowTable(self.dataset, proposals, difficult=self.difficult)
 
 
 def _hash(arrays: Sequence[Windows]) -> str:
