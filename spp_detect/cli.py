@@ -28,6 +28,7 @@ from spp_detect.config import (
     PRESETS,
     SINGLE_SCALE,
     ConfigError,
+    make_training_config,
     parse_setting,
     read_settings,
 )
@@ -67,6 +68,7 @@ from spp_detect.training.run_folder import TrainingError, check_new, proposal_fo
 from svm import SvmError
 
 PROMISING = 500
+TABLE_ITERATIONS = 4000
 USER_ERRORS = (
     BenchmarkError,
     ConfigError,
@@ -476,7 +478,10 @@ def benchmark(
 @preset_option
 @backbone_option
 @click.option(
-    "--finetune", "finetune_iterations", type=click.IntRange(1), default=4000, help="Iterations."
+    "--finetune",
+    "finetune_iterations",
+    type=click.IntRange(1),
+    help=f"Iterations; the preset's, {TABLE_ITERATIONS} where it has none.",
 )
 @train_from_option
 @fc_width_option
@@ -528,6 +533,8 @@ def tables(
     train_set = _open_checked(data, split, None, max_side)
     test_set = _open_checked(data, test_split, train_set.classes, max_side)
     settings = _collect_settings(options, changes, config) | {"weights": Path(weights).name}
+    if not make_training_config(preset).finetune_iterations:
+        settings = {"finetune_iterations": TABLE_ITERATIONS} | settings
     whole = make_settings(preset, settings)
     plan = TablePlan(
         train_set,
