@@ -77,7 +77,8 @@ def select_detections(
     -------
     Detections, best first.
     """
-    boxes = np.concatenate([one.boxes.cpu().numpy() for one in scored])
+    # Overlaps in double, as in the release: a box that overlaps a better one by just nms_iou stays.
+    boxes = np.concatenate([one.boxes.cpu().numpy() for one in scored]).astype(np.float64)
     scores = torch.cat([one.scores for one in scored]).T.contiguous().cpu().numpy()
     limits = config.score_threshold, config.nms_iou, config.max_detections
     kept = [suppress(boxes, own, *limits) for own in scores]
@@ -88,7 +89,7 @@ def select_detections(
     moved = _move(scored, [*kept, *voters], config)
     found = []
     for c, own in enumerate(scores):
-        again = suppress(moved[c], own[kept[c]], *limits)
+        again = suppress(moved[c].astype(np.float64), own[kept[c]], *limits)
         chosen = moved[c][again]
         if voting:
             weights = own[voters[c]] - config.vote_score
@@ -128,7 +129,7 @@ def _move(
 
 def _join(found: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Detections:
     labels = np.repeat(np.arange(len(found)), [len(scores) for _, scores in found])
-    boxes = np.concatenate([boxes for boxes, _ in found])
+    boxes = np.concatenate([boxes for boxes, _ in found]).astype(np.float32)
     scores = np.concatenate([scores for _, scores in found])
     order = np.argsort(-scores, kind="stable")
     return Detections(boxes[order], scores[order], labels[order])
