@@ -32,7 +32,7 @@ class CellGrid:
 
 def project_windows(
     windows: NDArray[np.float32],
-    factor: float,
+    scaling: tuple[float, float],
     map_size: tuple[int, int],
     grid: CellGrid,
     rule: str = "release",
@@ -46,27 +46,45 @@ def project_windows(
 
     Parameters
     ----------
-    windows : float32 (N, 4), x1 y1 x2 y2, half-open pixels of the original photograph.
-    factor : resized pixels per original pixel, between pixel centres.
-    map_size : (height, width) of the map in cells.
-    grid : stride and centre of the trunk.
-    rule : "release" or "paper".
+    windows : float32 (N, 4)
+        x1 y1 x2 y2, half-open pixels of the original photograph.
+    scaling : tuple of float
+        So many resized pixels for so many original ones, between pixel centres. A coordinate is
+        multiplied, then divided, as in the release: ties come out exact.
+    map_size : (height, width)
+        Of the map in cells.
+    grid : CellGrid
+        Stride and centre of the trunk.
+    rule : str
+        "release" or "paper".
 
     Returns
     -------
-    int32 (N, 4): left, top, right, bottom cell, 0-based, inclusive.
+    int32 (N, 4)
+        Left, top, right, bottom cell, 0-based, inclusive.
     """
+    return clamp_cells(locate_windows(windows, scaling, grid, rule), map_size)
+
+
+def locate_windows(
+    windows: NDArray[np.float32], scaling: tuple[float, float], grid: CellGrid, rule: str
+) -> NDArray[np.int32]:
+    """Project windows as `project_windows` does, onto a map without ends: int32 (N, 4)."""
     offset = grid.stride * (RELEASE_OFFSET_IN_STRIDES if rule == "release" else 0.5)
     pixels = np.asarray(windows, np.float64).reshape(-1, 4) - (0, 0, 1, 1)  # inclusive corners
-    moved = pixels * factor - grid.centre
+    moved = pixels * scaling[0] / scaling[1] - grid.centre
     first = np.floor((moved[:, :2] + offset) / grid.stride + 0.5).astype(np.int64)
     last = np.ceil((moved[:, 2:] - offset) / grid.stride - 0.5).astype(np.int64)
     inverted = first > last
     middle = (first + last) // 2
-    limit = (map_size[1] - 1, map_size[0] - 1)
-    first = np.clip(np.where(inverted, middle, first), 0, limit)
-    last = np.clip(np.where(inverted, middle, last), 0, limit)
-    return np.concatenate([first, last], axis=1).astype(np.int32)
+    cells = np.where(inverted, middle, first), np.where(inverted, middle, last)
+    return np.concatenate(cells, axis=1).astype(np.int32)
+
+
+def clamp_cells(cells: NDArray[np.int32], map_size: tuple[int, int]) -> NDArray[np.int32]:
+    """Move cells that lie outside a map (height, width) to its nearest: int32 (N, 4)."""
+    limit = np.array([map_size[1], map_size[0]] * 2, np.int32) - 1
+    return np.clip(cells, 0, limit)
 
 
 def choose_scales(

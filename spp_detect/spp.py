@@ -69,15 +69,18 @@ class PhotoMaps(PhotoFeatures):
         """Project a part's regions of windows onto its map of one scale: cells, int32 (N, 4)."""
         config, trunk = self.extractor.config, self.extractor.trunk
         layer = self.extractor.parts[part].layer
-        side, short_side = self.sides[scale], min(self.size)
-        factor = side / short_side
-        if side in config.scales and short_side > 1:
-            # Between pixel centres, as the release rescales.
-            factor = (side - 1) / (short_side - 1)
         height, width = self.maps[layer][scale].shape[:2]
         (grid,) = [segment.grid for segment in trunk.segments if segment.name == layer]
         regions = self.extractor.parts[part].place(windows, self.size)
-        return project_windows(regions, factor, (height, width), grid, config.projection)
+        scaling = self._find_scaling(scale)
+        return project_windows(regions, scaling, (height, width), grid, config.projection)
+
+    def _find_scaling(self, scale: int) -> tuple[float, float]:
+        """Resized pixels for original ones."""
+        side, short_side = self.sides[scale], min(self.size)
+        if side in self.extractor.config.scales and short_side > 1:
+            return side - 1, short_side - 1  # between pixel centres, as the release rescales
+        return side, short_side
 
     def _locate(self, windows: NDArray[np.float32]) -> NDArray[np.int32]:
         """Scale of each window, then the cells of its parts: int32 (N, 1 + 4 · parts)."""

@@ -80,7 +80,7 @@ def random_windows(count, width, height, seed=0, smallest=1):
 
 
 def project(window, rule="release", grid=ZF5, factor=1.0, map_size=(42, 60)):
-    cells = project_windows(np.array([window], np.float32), factor, map_size, grid, rule)
+    cells = project_windows(np.array([window], np.float32), (factor, 1), map_size, grid, rule)
     assert cells.dtype == np.int32
     return cells[0].tolist()
 
@@ -98,7 +98,7 @@ def test_equals_the_scalar_reference(rule, grid, size, s, map_size):
     small[:, :2] = np.minimum(small[:, :2], small[:, 2:] - 1)
     windows = np.concatenate([windows, small])
     factor = (s - 1) / (min(size) - 1)
-    cells = project_windows(windows, factor, map_size, grid, rule)
+    cells = project_windows(windows, (factor, 1), map_size, grid, rule)
     wanted = [REFERENCES[rule](w, s, min(size), map_size, grid) for w in windows]
     np.testing.assert_array_equal(cells, wanted)
 
@@ -110,7 +110,7 @@ def test_equals_the_scalar_reference_on_every_short_interval(rule):
         [(x, x, x + w, x + w) for x in range(60) for w in range(1, 70)], dtype=np.float32
     )
     for grid in (ZF5, CellGrid(16, 7.5), CellGrid(16, 0.0)):
-        cells = project_windows(windows, 1.0, (9, 7), grid, rule)
+        cells = project_windows(windows, (1, 1), (9, 7), grid, rule)
         wanted = [REFERENCES[rule](w, 200, 200, (9, 7), grid) for w in windows]
         np.testing.assert_array_equal(cells, wanted)
 
@@ -118,7 +118,7 @@ def test_equals_the_scalar_reference_on_every_short_interval(rule):
 def test_paper_rule_at_overfeat_stride():
     grid = CellGrid(12, 0.0)
     windows = random_windows(300, 400, 300)
-    cells = project_windows(windows, 1.0, (25, 34), grid, "paper")
+    cells = project_windows(windows, (1, 1), (25, 34), grid, "paper")
     wanted = [project_by_paper(w, 300, 300, (25, 34), grid) for w in windows]
     np.testing.assert_array_equal(cells, wanted)
 
@@ -183,7 +183,7 @@ def test_an_inverted_window_before_the_first_cell_rounds_down_and_is_clamped(rul
 
 def test_no_windows():
     for rule in ("release", "paper"):
-        cells = project_windows(np.zeros((0, 4), np.float32), 1.0, (5, 6), ZF5, rule)
+        cells = project_windows(np.zeros((0, 4), np.float32), (1, 1), (5, 6), ZF5, rule)
         assert cells.shape == (0, 4)
         assert cells.dtype == np.int32
 
@@ -212,8 +212,8 @@ def test_6_5_instead_of_8_changes_17_9_percent_of_windows_per_axis():
     windows = np.hstack([low, low + 40 + rng.random((40_000, 2)) * 400]).astype(np.float32)
     # Pixels −400 is a cell's centre and the map is wide: nothing is clamped.
     grid = CellGrid(16, -400.0)
-    release = project_windows(windows, 687 / 374, (200, 200), grid, "release")
-    paper = project_windows(windows, 687 / 374, (200, 200), grid, "paper")
+    release = project_windows(windows, (687, 374), (200, 200), grid, "release")
+    paper = project_windows(windows, (687, 374), (200, 200), grid, "paper")
     changed = release != paper
     for first, last in ((0, 2), (1, 3)):
         assert (changed[:, first] | changed[:, last]).mean() == pytest.approx(0.179, abs=0.008)
@@ -334,3 +334,24 @@ def test_unique_rows_hand_worked():
     first, inverse = unique_rows(np.array([[5, 5], [1, 1], [5, 5], [0, 9], [1, 1]], np.int32))
     assert first.tolist() == [0, 1, 3]
     assert inverse.tolist() == [0, 1, 0, 2, 1]
+
+
+def test_ties_are_exact():
+    """A corner in the middle between two cells, read in fractions; a rounded factor errs here."""
+    grid, wrong, ties = CellGrid(16, 20.0), 0, 0
+    for short, side in [(251, 576), (133, 688), (235, 688), (375, 688), (375, 874)]:
+        corners = np.arange(0, 600)
+        windows = np.stack([corners, corners, corners + 81, corners + 81], 1).astype(np.float32)
+        cells = project_windows(windows, (side - 1, short - 1), (10**6, 10**6), grid)
+        factor = Fraction(side - 1, short - 1)
+        for corner, (left, _, right, _) in zip(corners.tolist(), cells.tolist(), strict=True):
+            first = (corner * factor - 20 + Fraction(13, 2)) / 16 + Fraction(1, 2)
+            last = ((corner + 80) * factor - 20 - Fraction(13, 2)) / 16 - Fraction(1, 2)
+            expected = max(0, math.floor(first)), max(0, math.ceil(last))
+            if math.floor(first) <= math.ceil(last):
+                assert (left, right) == expected
+            ties += first.denominator == 1
+            rounded = ((side - 1) / (short - 1) * corner - 20 + 6.5) / 16 + 0.5
+            wrong += math.floor(rounded) != math.floor(first)
+    assert ties > 0
+    assert wrong > 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spp_detect.training.crops import CropStore
 from torch import nn
 
 from data import LabelledSet, Labels, Photograph
@@ -13,7 +14,6 @@ from spp_detect.backbones import Backbone, InputFormat
 from spp_detect.config import make_config
 from spp_detect.features import HALF_MAX
 from spp_detect.rcnn import CropFeatures, RcnnExtractor, WarpSource
-from spp_detect.training.crops import CropStore
 
 SIZES = ((60, 40), (35, 50))
 PLENTY = 10**9

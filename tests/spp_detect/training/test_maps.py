@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spp_detect.training.maps import MapStore
 from torch import nn
 
 from data import LabelledSet, Labels, Photograph
 from spp_detect.backbones import Backbone, InputFormat
 from spp_detect.config import make_config
 from spp_detect.features import FeatureExtractor
-from spp_detect.training.maps import MapStore
 
 SIZES = ((60, 40), (35, 50), (48, 48))
 PLENTY = 10**9

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from spp_detect.training.crops import CropStore
 
 from data import read_photo
 from spp_detect import cli, rcnn
@@ -15,7 +16,6 @@ from spp_detect.detector import Detector
 from spp_detect.experiments.speed import RCNN, BenchmarkSettings, make_contenders, run_benchmark
 from spp_detect.features import FeatureExtractor
 from spp_detect.rcnn import CropFeatures, RcnnExtractor, WarpSource
-from spp_detect.training.crops import CropStore
 from spp_detect.training.finetuning import FineTuner
 from spp_detect.training.run import Resources, TrainingRun
 
