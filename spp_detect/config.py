@@ -16,6 +16,7 @@ from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
+DISTINCT = ("clamped", "unclamped")
 SAMPLINGS = ("photographs", "windows")
 ROUNDINGS = ("nearest", "up")
 FEATURES = ("pool5", "fc6", "fc7")
@@ -60,6 +61,9 @@ class Config:
     levels: tuple[int, ...] = DEFAULT_LEVELS
     projection: str = "release"
     scale_rule: str = "release"
+    # Windows on the same cells are pooled once; the same after or, as in the release's mining,
+    # before cells outside the map are moved to its nearest.
+    distinct: str = "clamped"
     proposals: str = METHODS[0]
     max_windows: int = 3000  # per photograph
     min_window_side: float = 10.0  # pixels; the release has 20
@@ -210,6 +214,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "projection": RULES,
     "scale_rule": RULES,
     "proposals": METHODS,
+    "distinct": DISTINCT,
     "feature": FEATURES,
     "finetune_sampling": SAMPLINGS,
 }
@@ -264,6 +269,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "precision": "float32",
         "scales": (480, 576, 688, 874, 1200),
         "long_side_rounding": "up",
+        "distinct": "unclamped",
         "proposals": "selective-search",
         "min_window_side": 20.0,
         "feature": "fc7",

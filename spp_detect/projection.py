@@ -6,6 +6,7 @@ Paper: section 4.3 and appendix A; the official release differs, and both rules 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,7 @@ def locate_windows(
     return np.concatenate(cells, axis=1).astype(np.int32)
 
 
-def clamp_cells(cells: NDArray[np.int32], map_size: tuple[int, int]) -> NDArray[np.int32]:
+def clamp_cells(cells: NDArray[np.int32], map_size: Sequence[int]) -> NDArray[np.int32]:
     """Move cells that lie outside a map (height, width) to its nearest: int32 (N, 4)."""
     limit = np.array([map_size[1], map_size[0]] * 2, np.int32) - 1
     return np.clip(cells, 0, limit)

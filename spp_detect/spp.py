@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures
-from spp_detect.projection import choose_scales, project_windows, unique_rows
+from spp_detect.projection import choose_scales, clamp_cells, locate_windows, unique_rows
 from spp_detect.watch import Watch, unwatched
 
 MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
@@ -46,8 +46,10 @@ class PhotoMaps(PhotoFeatures):
         """Pool windows, float32 (N, 4) in the original photograph, each at its best scale."""
         with watch("pooling"):
             located = self._locate(windows)
-            first, inverse = unique_rows(located)
-            features = self._pool_located(located[first])
+            clamped = self._clamp(located)
+            same = located if self.extractor.config.distinct == "unclamped" else clamped
+            first, inverse = unique_rows(same)
+            features = self._pool_located(clamped[first])
         return WindowFeatures(features, first, inverse, windows, self.size)
 
     def pool_at(self, windows: NDArray[np.float32], scale: int) -> torch.Tensor:
@@ -67,13 +69,21 @@ class PhotoMaps(PhotoFeatures):
 
     def project(self, windows: NDArray[np.float32], part: int, scale: int) -> NDArray[np.int32]:
         """Project a part's regions of windows onto its map of one scale: cells, int32 (N, 4)."""
-        config, trunk = self.extractor.config, self.extractor.trunk
-        layer = self.extractor.parts[part].layer
-        height, width = self.maps[layer][scale].shape[:2]
-        (grid,) = [segment.grid for segment in trunk.segments if segment.name == layer]
-        regions = self.extractor.parts[part].place(windows, self.size)
-        scaling = self._find_scaling(scale)
-        return project_windows(regions, scaling, (height, width), grid, config.projection)
+        cells = self._locate_part(windows, part, scale)
+        return clamp_cells(cells, self._find_map(part, scale).shape[:2])
+
+    def _find_map(self, part: int, scale: int) -> torch.Tensor:
+        return self.maps[self.extractor.parts[part].layer][scale]
+
+    def _locate_part(
+        self, windows: NDArray[np.float32], part: int, scale: int
+    ) -> NDArray[np.int32]:
+        """Project a part's regions onto a map without ends: cells, int32 (N, 4)."""
+        own, trunk = self.extractor.parts[part], self.extractor.trunk
+        (grid,) = [segment.grid for segment in trunk.segments if segment.name == own.layer]
+        regions = own.place(windows, self.size)
+        rule = self.extractor.config.projection
+        return locate_windows(regions, self._find_scaling(scale), grid, rule)
 
     def _find_scaling(self, scale: int) -> tuple[float, float]:
         """Resized pixels for original ones."""
@@ -83,7 +93,7 @@ class PhotoMaps(PhotoFeatures):
         return side, short_side
 
     def _locate(self, windows: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Scale of each window, then the cells of its parts: int32 (N, 1 + 4 · parts)."""
+        """Scale of each window, then its parts' cells, not clamped: int32 (N, 1 + 4 · parts)."""
         rule = self.extractor.config.scale_rule
         chosen = choose_scales(windows, np.array(self.sides, float), min(self.size), rule)
         located = np.zeros((len(windows), 1 + 4 * len(self.extractor.parts)), np.int32)
@@ -91,9 +101,20 @@ class PhotoMaps(PhotoFeatures):
         for scale in range(len(self.sides)):
             rows = chosen == scale
             for k in range(len(self.extractor.parts)):
-                cells = self.project(windows[rows], k, scale)
+                cells = self._locate_part(windows[rows], k, scale)
                 located[rows, 1 + 4 * k : 5 + 4 * k] = cells
         return located
+
+    def _clamp(self, located: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Clamp what `_locate` gives to the maps."""
+        clamped = located.copy()
+        for scale in range(len(self.sides)):
+            rows = located[:, 0] == scale
+            for k in range(len(self.extractor.parts)):
+                own = slice(1 + 4 * k, 5 + 4 * k)
+                size = self._find_map(k, scale).shape[:2]
+                clamped[rows, own] = clamp_cells(located[rows, own], size)
+        return clamped
 
     def _pool_located(self, located: NDArray[np.int32]) -> torch.Tensor:
         device = self.extractor.device

@@ -13,8 +13,10 @@ from torch import nn
 
 from bbox_regression import decode
 from data import LabelledSet, Labels, Photograph
+from spp_detect.backbones import build_backbone
 from spp_detect.config import ConfigError, make_config, make_run_config, make_training_config
 from spp_detect.detector import make_proposal_settings
+from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers
 from spp_detect.heads import Heads
 from spp_detect.postprocess import ScoredWindows
@@ -86,11 +88,6 @@ def test_boxes_move_by_inclusive_sides():
         torch.zeros(1, dtype=torch.int64),
         (90, 90),
         heads,
-        torch.zeros(1, 1),
-        torch.zeros(1, 3),
-        torch.zeros(1, dtype=torch.int64),
-        (90, 90),
-        heads,
     )
     # Inclusive sides of 20 and 40: half of 20 to the right, not half of 21.
     assert scored.move(rows, rows, inclusive=True).tolist() == [[20, 20, 41, 61]]
@@ -117,6 +114,23 @@ def test_difficult_boxes_are_negatives_of_other_classes_alone():
     negative = find_negatives(photograph, table.find(0), 2, 0.3, None)
     assert negative[2].tolist() == [True, False]
     assert table.sha256 != plain.sha256
+
+
+def test_windows_are_told_apart_before_they_are_clamped():
+    """At the photograph's edge the release keeps windows that clamping makes the same."""
+    photo = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    windows = np.array([[40, 40, 159, 119], [40, 40, 160, 120], [0, 0, 50, 50]], np.float32)
+    rows = {}
+    for distinct in ("clamped", "unclamped"):
+        torch.manual_seed(0)
+        config = make_config(backbone="small5", scales=(480,), distinct=distinct)
+        extractor = make_extractor(build_backbone("small5"), config, torch.device("cpu"))
+        maps = extractor.compute_maps(photo)
+        assert (maps.project(windows, 0, 0)[0] == maps.project(windows, 0, 0)[1]).all()
+        pooled = maps.pool(windows)
+        rows[distinct] = pooled.inverse.tolist()
+        assert torch.equal(pooled.features[pooled.inverse[0]], pooled.features[pooled.inverse[1]])
+    assert rows == {"clamped": [0, 0, 1], "unclamped": [0, 1, 2]}
 
 
 class FixedFeatures(TunedTrunk):
