@@ -297,7 +297,7 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     Raises
     ------
     ConfigError
-        for an unknown preset, key, type or value.
+        For an unknown preset, key, type or value.
     """
     return config_from_mapping({"preset": preset} | changes)
 
@@ -382,7 +382,7 @@ def config_from_mapping(values: dict[str, Any]) -> Config:
     Raises
     ------
     ConfigError
-        for unknown keys and wrong types.
+        For unknown keys and wrong types.
     """
     return _build(Config, values.get("preset", "default"), values)
 
