@@ -121,6 +121,25 @@ class PhotoDetector(ABC):
             For a photograph that cannot be read, or anything else than a photograph.
         ValueError
             For lists of photographs and windows of different lengths.
+
+        Examples
+        --------
+        >>> from spp_detect import Detector
+        >>> detector = Detector.load("runs/animals")
+        >>> found = detector.detect("photographs/dog.jpg")
+        >>> detector.classes[found[0].label]
+        'dog'
+
+        Windows of one's own, and several photographs:
+
+        >>> windows = np.array([[10, 20, 70, 90], [90, 30, 150, 110]], np.float32)
+        >>> for box, score, label in detector.detect("photographs/dog.jpg", windows):
+        ...     print(detector.classes[label], score, box.tolist())
+        dog 0.5 [10.0, 20.0, 70.0, 90.0]
+        dog 0.5 [90.0, 30.0, 150.0, 110.0]
+        >>> both = detector.detect(["photographs/dog.jpg", "photographs/grass.jpg"])
+        >>> len(both)
+        2
         """
         if isinstance(photo, list | tuple):
             each = windows if windows is not None else [None] * len(photo)
@@ -210,6 +229,16 @@ class Detector(PhotoDetector):
         Chooses the windows that the fc layers see; None where they see all.
     training : TrainingConfig, optional
         How it was trained, for the record.
+
+    Examples
+    --------
+    >>> detector = Detector.load("runs/animals")
+    >>> detector.classes
+    ('cat', 'dog')
+    >>> for path, found in detector.detect_folder("photographs"):
+    ...     print(path.name, detector.classes[found[0].label])
+    dog.jpg dog
+    grass.jpg dog
     """
 
     def __init__(
@@ -247,6 +276,12 @@ class Detector(PhotoDetector):
         ModelError
             For a folder that is missing, incomplete, damaged, of another version, or whose
             tensors have other shapes than its configuration asks for.
+
+        Examples
+        --------
+        >>> detector = Detector.load("runs/animals", device="cpu")
+        >>> detector.config.backbone
+        'small5'
         """
         folder = Path(folder)
         description = read_description(folder)

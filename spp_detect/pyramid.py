@@ -31,6 +31,16 @@ class SpatialPyramidPool(nn.Module):
     ------
     ValueError
         For no levels, and for other ones than positive integers.
+
+    Examples
+    --------
+    Maps of any size give 256 · (4 + 1) values.
+
+    >>> pool = SpatialPyramidPool((2, 1))
+    >>> pool(torch.rand(1, 256, 13, 20)).shape
+    torch.Size([1, 1280])
+    >>> pool(torch.rand(1, 256, 40, 31)).shape
+    torch.Size([1, 1280])
     """
 
     def __init__(self, levels: tuple[int, ...] = DEFAULT_LEVELS) -> None:
