@@ -24,14 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LEAVES = ("bbox_regression", "data", "eval", "proposals", "svm")
 PACKAGES = (*LEAVES, "spp_detect")
 
-# NOT YET CONVERTED to numpydoc: modules and packages whose sections are not checked.
-NOT_YET = (
-    "spp_detect.kernels",
-    "spp_detect.postprocess",
-    "spp_detect.prefetch",
-    "spp_detect.projection",
-)
-
 
 def list_modules(package: str) -> list[str]:
     """Name a package's modules but `__main__`, whose import starts the program."""
@@ -136,7 +128,7 @@ def find_faults(docstring: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(NOT_YET)])
+@pytest.mark.parametrize("name", MODULES)
 def test_sections_are_numpydocs(name):
     path = Path(importlib.import_module(name).__file__)
     found = [(owner, find_faults(text)) for owner, text in list_docstrings(path)]
