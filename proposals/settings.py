@@ -23,7 +23,7 @@ METHODS: tuple[str, ...] = (
     "edgeboxes",
 )
 
-# Raised whenever a change of this room's code changes the boxes, so that caches are not reused.
+# Raised whenever a change of this package's code changes the boxes, so that caches are not reused.
 _REVISION = 1
 
 

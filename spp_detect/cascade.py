@@ -14,7 +14,9 @@ class FirstStage(nn.Module):
     Parameters
     ----------
     coef : float32 (C, D)
+        A row of weights for each class.
     intercept : float32 (C,)
+        Added to each class's scores.
     """
 
     coef: torch.Tensor

@@ -38,6 +38,20 @@ class Config:
 
     The defaults take from the paper and from the release; `make_config` makes either's own
     selection.
+
+    Raises
+    ------
+    ConfigError
+        For a value of another type, or one that is out of range.
+
+    Examples
+    --------
+    >>> config = Config(scales=(480, 688), max_windows=2000)
+    >>> config.levels
+    (6, 3, 2, 1)
+    >>> Config(nms_iou=2.0)
+    Traceback (most recent call last):
+    spp_detect.config.ConfigError: nms_iou 2.0: expected a value from 1e-12 to 1
     """
 
     preset: str = "default"
@@ -300,10 +314,30 @@ ConfigType = TypeVar("ConfigType", Config, TrainingConfig)
 def make_config(preset: str = "default", **changes: Any) -> Config:
     """Make the configuration of a model by a preset, with changes.
 
+    Parameters
+    ----------
+    preset : str
+        "default", "paper" or "release".
+    **changes : Any
+        Fields of a Config whose values are not to be the preset's.
+
+    Returns
+    -------
+    Config
+        Checked.
+
     Raises
     ------
     ConfigError
-        for an unknown preset, key, type or value.
+        For an unknown preset, key, type or value.
+
+    Examples
+    --------
+    >>> make_config("paper").scales
+    (480, 576, 688, 864, 1200)
+    >>> config = make_config("release", scales=(688,))
+    >>> config.scales, config.backbone
+    ((688,), 'zf5')
     """
     return config_from_mapping({"preset": preset} | changes)
 
@@ -388,7 +422,7 @@ def config_from_mapping(values: dict[str, Any]) -> Config:
     Raises
     ------
     ConfigError
-        for unknown keys and wrong types.
+        For unknown keys and wrong types.
     """
     return _build(Config, values.get("preset", "default"), values)
 

@@ -44,9 +44,12 @@ class PhotoDetector(ABC):
 
     Attributes
     ----------
-    config : the constants of test time.
-    classes : names of the C classes.
-    proposal_settings : how windows are proposed.
+    config : Config
+        The constants of test time.
+    classes : tuple of str
+        Names of the C classes.
+    proposal_settings : ProposalSettings
+        How windows are proposed.
     """
 
     config: Config
@@ -94,24 +97,49 @@ class PhotoDetector(ABC):
 
         Parameters
         ----------
-        photo : a path, a PIL image, or uint8 (H, W, 3) or grey (H, W); or a list of such.
-        windows : float32 (N, 4) to score, in a list for a list of photographs; proposed by the
-            configured method where None.
-        bgr : whether arrays are blue, green, red, as OpenCV reads files, and not RGB.
-        regress : whether boxes are moved by the box regression, as in the paper's "bb" rows.
-        vote : whether the moved windows around a box then vote on it, where configured.
+        photo : path, PIL image or array, or a list of such
+            Arrays are uint8 (H, W, 3) or grey (H, W).
+        windows : float32 (N, 4), or a list of such, optional
+            To score, x1 y1 x2 y2 in half-open pixels; in a list for a list of photographs. By
+            default the configured method proposes them.
+        bgr : bool
+            Whether arrays are blue, green, red, as OpenCV reads files, and not RGB.
+        regress : bool
+            Whether boxes are moved by the box regression, as in the paper's "bb" rows.
+        vote : bool
+            Whether the moved windows around a box then vote on it, where configured.
 
         Returns
         -------
-        Detections, best first: at most `max_detections` of each class that score above
-        `score_threshold`, after NMS; a list of them for a list of photographs.
+        Detections, or a list of such
+            Best first: at most `max_detections` of each class that score above `score_threshold`,
+            after NMS. A list for a list of photographs.
 
         Raises
         ------
         DataError
-            for a photograph that cannot be read, or anything else than a photograph.
+            For a photograph that cannot be read, or anything else than a photograph.
         ValueError
-            for lists of photographs and windows of different lengths.
+            For lists of photographs and windows of different lengths.
+
+        Examples
+        --------
+        >>> from spp_detect import Detector
+        >>> detector = Detector.load("runs/animals")
+        >>> found = detector.detect("photographs/dog.jpg")
+        >>> detector.classes[found[0].label]
+        'dog'
+
+        Windows of one's own, and several photographs:
+
+        >>> windows = np.array([[10, 20, 70, 90], [90, 30, 150, 110]], np.float32)
+        >>> for box, score, label in detector.detect("photographs/dog.jpg", windows):
+        ...     print(detector.classes[label], score, box.tolist())
+        dog 0.5 [10.0, 20.0, 70.0, 90.0]
+        dog 0.5 [90.0, 30.0, 150.0, 110.0]
+        >>> both = detector.detect(["photographs/dog.jpg", "photographs/grass.jpg"])
+        >>> len(both)
+        2
         """
         if isinstance(photo, list | tuple):
             each = windows if windows is not None else [None] * len(photo)
@@ -134,14 +162,22 @@ class PhotoDetector(ABC):
     ) -> Iterator[tuple[Path, Detections]]:
         """Detect in every photograph of a folder.
 
+        Parameters
+        ----------
+        folder : str or Path
+            Photographs, in folders of any depth.
+        max_side : int
+            Largest side of a photograph in pixels.
+
         Yields
         ------
-        The photograph's path and its Detections; one that cannot be read is logged as a warning.
+        tuple of Path and Detections
+            Of each photograph; one that cannot be read is logged as a warning.
 
         Raises
         ------
         DataError
-            for a folder that is missing or holds no photograph.
+            For a folder that is missing or holds no photograph.
         """
         for path, found in self.detect_paths(find_photographs(folder), max_side):
             if isinstance(found, DataError):
@@ -154,9 +190,17 @@ class PhotoDetector(ABC):
     ) -> Iterator[tuple[Path, Detections | DataError]]:
         """Detect in photographs, while windows of the next ones are proposed.
 
+        Parameters
+        ----------
+        paths : sequence of Path
+            The photographs' files.
+        max_side : int
+            Largest side of a photograph in pixels.
+
         Yields
         ------
-        Each path with its Detections, or with the DataError of one that cannot be read.
+        tuple of Path and Detections, or of Path and DataError
+            The error is that of a photograph that cannot be read.
         """
         source = search_windows(self.proposal_settings)
         for path, prepared in prepare_photos(paths, source, max_side):
@@ -185,6 +229,16 @@ class Detector(PhotoDetector):
         Chooses the windows that the fc layers see; None where they see all.
     training : TrainingConfig, optional
         How it was trained, for the record.
+
+    Examples
+    --------
+    >>> detector = Detector.load("runs/animals")
+    >>> detector.classes
+    ('cat', 'dog')
+    >>> for path, found in detector.detect_folder("photographs"):
+    ...     print(path.name, detector.classes[found[0].label])
+    dog.jpg dog
+    grass.jpg dog
     """
 
     def __init__(
@@ -222,6 +276,12 @@ class Detector(PhotoDetector):
         ModelError
             For a folder that is missing, incomplete, damaged, of another version, or whose
             tensors have other shapes than its configuration asks for.
+
+        Examples
+        --------
+        >>> detector = Detector.load("runs/animals", device="cpu")
+        >>> detector.config.backbone
+        'small5'
         """
         folder = Path(folder)
         description = read_description(folder)

@@ -10,8 +10,10 @@ def use_precision(name: str, device: torch.device) -> torch.autocast:
 
     Parameters
     ----------
-    name : float32, bfloat16, or auto: bfloat16 where the device multiplies it faster.
-    device : cpu or cuda.
+    name : str
+        float32, bfloat16, or auto: bfloat16 where the device multiplies it faster.
+    device : torch.device
+        A CPU or a GPU.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=_is_half(name, device))
 

@@ -18,12 +18,13 @@ class CombinedDetector(PhotoDetector):
 
     Parameters
     ----------
-    members : at least one model.
+    members : sequence of Detector
+        At least one model.
 
     Raises
     ------
     ModelError
-        for models of other classes than the first's.
+        For models of other classes than the first's.
     """
 
     def __init__(self, members: Sequence[Detector]) -> None:
@@ -52,7 +53,7 @@ def load_detector(folders: Sequence[Path], device: str = "auto") -> PhotoDetecto
     Raises
     ------
     ModelError
-        for a folder that `Detector.load` refuses, or models of different classes.
+        For a folder that `Detector.load` refuses, or models of different classes.
     """
     detectors = [Detector.load(folder, device) for folder in folders]
     return detectors[0] if len(detectors) == 1 else CombinedDetector(detectors)

@@ -31,16 +31,26 @@ def detect_dataset(
 
     Parameters
     ----------
-    detector : a loaded model, or several together.
-    dataset : photographs whose classes are the detector's.
-    source : where windows come from; proposed anew by the detector's method if None.
-    regress, vote : as of `PhotoDetector.detect`.
-    max_side : largest side of a photograph in pixels.
+    detector : PhotoDetector
+        A loaded model, or several together.
+    dataset : LabelledSet
+        Photographs whose classes are the detector's.
+    source : WindowSource, optional
+        Where windows come from; by default the detector's method proposes them anew.
+    regress, vote : bool
+        As of `PhotoDetector.detect`.
+    max_side : int
+        Largest side of a photograph in pixels.
+
+    Returns
+    -------
+    list of Detections
+        One of each photograph.
 
     Raises
     ------
     DataError
-        for a photograph that cannot be read.
+        For a photograph that cannot be read.
     """
     source = source or search_windows(detector.proposal_settings)
     return [
@@ -57,7 +67,7 @@ def prepare_dataset(
     Raises
     ------
     DataError
-        for a photograph that cannot be read.
+        For a photograph that cannot be read.
     """
     paths = [photograph.path for photograph in dataset]
     for _, one in track(prepare_photos(paths, source, max_side), "detection", len(paths)):
@@ -74,9 +84,19 @@ def collect_truths(dataset: LabelledSet) -> list[Truths]:
 def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResult, dict[str, Any]]:
     """Evaluate detections by VOC's rules and by COCO's.
 
+    Parameters
+    ----------
+    detections : list of Detections
+        One of each photograph, in the order of the set.
+    dataset : LabelledSet
+        Where the true boxes are.
+
     Returns
     -------
-    The 11-point result, and the numbers for metrics.json: fractions, NaN for an absent class.
+    result : VocResult
+        By the 11-point rule.
+    metrics : dict
+        The numbers for metrics.json: fractions, NaN for an absent class.
     """
     truths = collect_truths(dataset)
     result = evaluate_voc(detections, truths, dataset.classes)

@@ -19,10 +19,14 @@ class FcLayers(nn.Module):
 
     Parameters
     ----------
-    inputs : D values of a pooled window.
-    width : values of a layer.
-    depth : 1 for fc6 alone, 2 for fc6 and fc7.
-    rank : of fc6, which is then two products; 0 where it is one.
+    inputs : int
+        D, the values of a pooled window.
+    width : int
+        Values of a layer.
+    depth : int
+        1 for fc6 alone, 2 for fc6 and fc7.
+    rank : int
+        Of fc6, which is then two products; 0 where it is one.
     """
 
     def __init__(self, inputs: int, width: int, depth: int, rank: int = 0) -> None:
@@ -97,9 +101,12 @@ class FcLayers(nn.Module):
 
         Parameters
         ----------
-        components : float32 (K, D), orthonormal, K at most half the width.
-        mean : float32 (D,) of pooled features.
-        scale : factor on the components.
+        components : float32 (K, D)
+            Orthonormal, K at most half the width.
+        mean : float32 (D,)
+            Of pooled features.
+        scale : float
+            Factor on the components.
         """
         fc6, fc7 = self.layers[0], self.layers[3]
         assert isinstance(fc6, nn.Linear)
@@ -117,9 +124,19 @@ class FcLayers(nn.Module):
 
         Its weights become those of the pyramid's n × n level; the other levels' start small.
 
+        Parameters
+        ----------
+        trained : dict of str to torch.Tensor
+            "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias".
+        channels : int
+            Of the trunk's map.
+        levels : tuple of int
+            Of the pyramid.
+
         Returns
         -------
-        Whether they fit: the pyramid has such a level, and the layers are as wide.
+        bool
+            Whether they fit: the pyramid has such a level, and the layers are as wide.
         """
         fc6, fc7 = self.layers[0], self.layers[3]
         assert isinstance(fc6, nn.Linear)

@@ -34,15 +34,21 @@ def report_folder(
 
     Parameters
     ----------
-    detector : a loaded model, or several together.
-    folder : photographs, in folders of any depth, or a single one.
-    out : gets detections.json (COCO results), detections.csv, drawn/ and index.html.
-    min_score : least score of a detection.
-    max_side : largest side of a photograph in pixels.
+    detector : PhotoDetector
+        A loaded model, or several together.
+    folder : Path
+        Photographs, in folders of any depth, or a single one.
+    out : Path
+        Gets detections.json (COCO results), detections.csv, drawn/ and index.html.
+    min_score : float
+        Least score of a detection.
+    max_side : int
+        Largest side of a photograph in pixels.
 
     Returns
     -------
-    How many photographs could not be read; each is logged.
+    int
+        How many photographs could not be read; each is logged.
     """
     paths = find_photographs(folder)
     report = FolderReport(folder, out, detector.classes)
@@ -68,9 +74,25 @@ def propose_folder(
 
     Where there are labels the recall is written beside the boxes, as .json.
 
+    Parameters
+    ----------
+    folder : Path
+        Photographs, or a labelled set.
+    split : str
+        Of a labelled set.
+    settings : ProposalSettings
+        How windows are proposed.
+    out : Path
+        The file that gets the boxes.
+    max_side : int
+        Largest side of a photograph in pixels.
+
     Returns
     -------
-    The recall where there are labels, and how many photographs could not be read.
+    recall : Recall or None
+        None where there are no labels.
+    skipped : int
+        How many photographs could not be read.
     """
     dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
     paths = [p.path for p in dataset] if dataset else find_photographs(folder)

@@ -14,8 +14,11 @@ class Heads(nn.Module):
     svm_coef : float32 (C, F)
         F values of the fc layers, D without.
     svm_intercept : float32 (C,)
+        Added to each class's scores.
     regression_coef : float32 (C, D, 4)
+        Of the four targets of each class.
     regression_intercept : float32 (C, 4)
+        Added to each target.
     """
 
     svm_coef: torch.Tensor

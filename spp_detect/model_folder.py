@@ -28,7 +28,17 @@ MODEL_VERSION = 2  # 1 held the training's constants among the model's
 
 
 class ModelError(ValueError):
-    """A model folder that cannot be used; one line names the file and what was expected."""
+    """A model folder that cannot be used; one line names the file and what was expected.
+
+    Examples
+    --------
+    >>> from spp_detect import Detector
+    >>> try:
+    ...     Detector.load("runs/absent")
+    ... except ModelError as error:
+    ...     print(error)
+    runs/absent: no such model folder
+    """
 
 
 @dataclass(frozen=True)

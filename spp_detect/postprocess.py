@@ -29,12 +29,18 @@ class ScoredWindows:
 
     Attributes
     ----------
-    boxes : float32 (N, 4).
-    scores : float32 (N, C).
-    features : float (U, D), pooled, of the distinct windows.
-    inverse : int64 (N,), the row of `features` of each window.
-    size : (width, height) of the photograph.
-    heads : the model's.
+    boxes : float32 (N, 4)
+        The windows, in pixels of the photograph.
+    scores : float32 (N, C)
+        Of each class's SVM.
+    features : float (U, D)
+        Pooled, of the distinct windows.
+    inverse : int64 (N,)
+        The row of `features` of each window.
+    size : (width, height)
+        Of the photograph.
+    heads : Heads
+        The model's.
     """
 
     boxes: torch.Tensor
@@ -68,14 +74,19 @@ def select_detections(
 
     Parameters
     ----------
-    scored : each model's scores of a photograph's windows.
-    config : the constants of test time.
-    regress : whether each box is moved by its model's regression; NMS comes again after it.
-    vote : whether the moved windows around a box then vote on it, where `config.vote_iou` is given.
+    scored : sequence of ScoredWindows
+        Each model's scores of a photograph's windows.
+    config : Config
+        The constants of test time.
+    regress : bool
+        Whether each box is moved by its model's regression; NMS comes again after it.
+    vote : bool
+        Whether the moved windows around a box then vote on it, where `config.vote_iou` is given.
 
     Returns
     -------
-    Detections, best first.
+    Detections
+        Best first.
     """
     # Overlaps in double, as in the release: a box that overlaps a better one by just nms_iou stays.
     boxes = np.concatenate([one.boxes.cpu().numpy() for one in scored]).astype(np.float64)
@@ -105,13 +116,18 @@ def _move(
 
     Parameters
     ----------
-    scored : each model's windows.
-    chosen : int64 (n,) each: rows in all models' windows one after the other. The first C are of
-        class 0, 1 and so on, and so are the next C.
+    scored : sequence of ScoredWindows
+        Each model's windows.
+    chosen : list of int64 (n,)
+        Rows in all models' windows one after the other. The first C are of class 0, 1 and so on,
+        and so are the next C.
+    config : Config
+        The constants of test time.
 
     Returns
     -------
-    float32 (n, 4) each.
+    list of float32 (n, 4)
+        The boxes of each of `chosen`.
     """
     rows, lengths = np.concatenate(chosen), [len(one) for one in chosen]
     classes = np.repeat(np.arange(len(chosen)) % scored[0].scores.shape[1], lengths)

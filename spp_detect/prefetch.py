@@ -49,13 +49,17 @@ def prepare_photos(
 
     Parameters
     ----------
-    paths : the photographs' files.
-    source : gives the windows of a photograph, float32 (N, 4).
-    max_side : largest side of a photograph in pixels.
+    paths : sequence of Path
+        The photographs' files.
+    source : callable
+        Gives the windows of a photograph, float32 (N, 4).
+    max_side : int
+        Largest side of a photograph in pixels.
 
     Yields
     ------
-    Each path in order, with its photograph and windows or the DataError of an unreadable one.
+    tuple of Path and (photograph, windows), or of Path and DataError
+        In the order of `paths`; the error is that of an unreadable photograph.
     """
 
     def prepare(path: Path) -> tuple[Photo, Windows] | DataError:

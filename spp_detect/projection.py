@@ -23,8 +23,10 @@ class CellGrid:
 
     Attributes
     ----------
-    stride : pixels between the centres of neighbouring cells.
-    centre : 0-based pixel on which the receptive field of cell 0 is centred.
+    stride : int
+        Pixels between the centres of neighbouring cells.
+    centre : float
+        0-based pixel on which the receptive field of cell 0 is centred.
     """
 
     stride: int
@@ -101,14 +103,19 @@ def choose_scales(
 
     Parameters
     ----------
-    windows : float32 (N, 4) in the original photograph.
-    scales : (S,) short sides in pixels of the resized photographs.
-    short_side : short side in pixels of the original photograph.
-    rule : "release" or "paper".
+    windows : float32 (N, 4)
+        In pixels of the original photograph.
+    scales : float64 (S,)
+        Short sides in pixels of the resized photographs.
+    short_side : int
+        Short side in pixels of the original photograph.
+    rule : str
+        "release" or "paper".
 
     Returns
     -------
-    int64 (N,): index into `scales`.
+    int64 (N,)
+        Indices into `scales`.
     """
     corners = np.asarray(windows, np.float64).reshape(-1, 4)
     area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
@@ -128,12 +135,15 @@ def unique_rows(
 
     Parameters
     ----------
-    rows : (N, K), cells or corners.
+    rows : int32 or float32 (N, K)
+        Cells or corners.
 
     Returns
     -------
-    first : int64 (U,), increasing: the first row of each distinct kind.
-    inverse : int64 (N,): `rows[first][inverse]` equals `rows`.
+    first : int64 (U,)
+        Increasing: the first row of each distinct kind.
+    inverse : int64 (N,)
+        `rows[first][inverse]` equals `rows`.
     """
     keys = _pack(rows)
     axis = None if keys.ndim == 1 else 0

@@ -24,7 +24,23 @@ class SpatialPyramidPool(nn.Module):
 
     Parameters
     ----------
-    levels : sides of the grids of bins; 6, 3, 2, 1 make 36 + 9 + 4 + 1 = 50 bins.
+    levels : tuple of int
+        Sides of the grids of bins; 6, 3, 2, 1 make 36 + 9 + 4 + 1 = 50 bins.
+
+    Raises
+    ------
+    ValueError
+        For no levels, and for other ones than positive integers.
+
+    Examples
+    --------
+    Maps of any size give 256 · (4 + 1) values.
+
+    >>> pool = SpatialPyramidPool((2, 1))
+    >>> pool(torch.rand(1, 256, 13, 20)).shape
+    torch.Size([1, 1280])
+    >>> pool(torch.rand(1, 256, 40, 31)).shape
+    torch.Size([1, 1280])
     """
 
     def __init__(self, levels: tuple[int, ...] = DEFAULT_LEVELS) -> None:
@@ -41,11 +57,13 @@ class SpatialPyramidPool(nn.Module):
 
         Parameters
         ----------
-        maps : (N, C, H, W), any H and W of at least 1.
+        maps : float (N, C, H, W)
+            Any H and W of at least 1.
 
         Returns
         -------
-        (N, C · bins), level after level, each channel-major.
+        float (N, C · bins)
+            Level after level, each channel-major.
         """
         pooled = [functional.adaptive_max_pool2d(maps, n).flatten(1) for n in self.levels]
         return torch.cat(pooled, dim=1)
@@ -55,12 +73,15 @@ class SpatialPyramidPool(nn.Module):
 
         Parameters
         ----------
-        feature_map : float (H, W, C), channels last.
-        cells : int32 (N, 4) left, top, right, bottom, inclusive.
+        feature_map : float (H, W, C)
+            Channels last.
+        cells : int32 (N, 4)
+            Left, top, right, bottom, inclusive.
 
         Returns
         -------
-        As the map's type, (N, C · bins).
+        float (N, C · bins)
+            Of the map's type.
         """
         return pool_windows(feature_map, cells, self.levels)
 

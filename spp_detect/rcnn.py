@@ -106,12 +106,15 @@ def warp_windows(pixels: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
 
     Parameters
     ----------
-    pixels : float32 (1, 3, H, W), normalised.
-    windows : float32 (N, 4), half-open pixels, same device.
+    pixels : float32 (1, 3, H, W)
+        Normalised.
+    windows : float32 (N, 4)
+        Half-open pixels, same device.
 
     Returns
     -------
-    float32 (N, 3, CROP_SIDE, CROP_SIDE), bilinear, channels last in memory.
+    float32 (N, 3, CROP_SIDE, CROP_SIDE)
+        Bilinear, channels last in memory.
     """
     size = windows.new_tensor([pixels.shape[3], pixels.shape[2]])
     # affine_grid's coordinates run from -1 to 1 between the outer edges of crop and photograph.

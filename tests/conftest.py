@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures that several packages' tests share."""
 
 from pathlib import Path
 

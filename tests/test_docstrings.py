@@ -9,28 +9,52 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+import spp_detect
+from spp_detect import Detector, make_config
+from spp_detect.backbones import build_backbone
+from spp_detect.extractors import make_extractor
+from spp_detect.heads import Heads
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAVES = ("bbox_regression", "data", "eval", "proposals", "svm")
 PACKAGES = (*LEAVES, "spp_detect")
 
-# NOT YET CONVERTED to numpydoc: remove a package from this list and its docstrings are checked.
-NOT_YET = ("spp_detect",)
-
-CHECKED = [package for package in PACKAGES if package not in NOT_YET]
-
 
 def list_modules(package: str) -> list[str]:
+    """Name a package's modules but `__main__`, whose import starts the program."""
     folder = str(ROOT / package)
-    return [package, *(m.name for m in pkgutil.walk_packages([folder], f"{package}."))]
+    inside = [m.name for m in pkgutil.walk_packages([folder], f"{package}.")]
+    return [package, *(name for name in inside if not name.endswith(".__main__"))]
 
 
-MODULES = [module for package in CHECKED for module in list_modules(package)]
+MODULES = [module for package in PACKAGES for module in list_modules(package)]
+
+
+@pytest.fixture(scope="module")
+def example_files(tmp_path_factory) -> Path:
+    """What the examples open: two photographs, and a model that takes everything for a dog."""
+    root = tmp_path_factory.mktemp("examples")
+    (root / "photographs").mkdir()
+    random = np.random.default_rng(0)
+    for name in ("dog", "grass"):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
+        coarse.resize((160, 120), Image.Resampling.NEAREST).save(root / f"photographs/{name}.jpg")
+    config = make_config(backbone="small5", scales=(160,))
+    extractor = make_extractor(build_backbone("small5"), config, torch.device("cpu"))
+    heads = Heads.empty(2, extractor.length, extractor.length)
+    heads.svm_intercept[:] = torch.tensor([-2.0, 0.5])
+    Detector(config, ("cat", "dog"), extractor, heads).save(root / "runs/animals")
+    return root
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name):
+def test_examples_run(name, example_files, monkeypatch):
+    monkeypatch.chdir(example_files)
     module = importlib.import_module(name)
     finder = doctest.DocTestFinder(exclude_empty=True)
     examples = [test for test in finder.find(module) if test.examples]
@@ -45,8 +69,13 @@ def test_examples_run(name):
 
 
 def list_public() -> list[tuple[str, str]]:
-    pairs = [(p, name) for p in CHECKED for name in importlib.import_module(p).__all__]
+    pairs = [(p, name) for p in PACKAGES for name in importlib.import_module(p).__all__]
     return [(p, name) for p, name in pairs if callable(getattr(importlib.import_module(p), name))]
+
+
+@pytest.mark.parametrize("name", spp_detect.__all__)
+def test_what_spp_detect_exports_has_an_example(name):
+    assert ">>> " in getattr(spp_detect, name).__doc__
 
 
 @pytest.mark.parametrize(("package", "name"), list_public())

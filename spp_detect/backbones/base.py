@@ -22,8 +22,10 @@ class InputFormat:
 
     Attributes
     ----------
-    order : "rgb" or "bgr".
-    mean, std : three values, in the order of the channels.
+    order : str
+        "rgb" or "bgr".
+    mean, std : tuple of float
+        Three values, in the order of the channels.
     """
 
     order: str
@@ -40,10 +42,14 @@ class Backbone(nn.Module):
 
     Parameters
     ----------
-    name : the name under which `build_backbone` makes it.
-    layers : the trunk's layers, in order, under the names of its state dict.
-    channels : channels of the map.
-    input_format : how pixels are normalised.
+    name : str
+        The name under which `build_backbone` makes it.
+    layers : nn.Module
+        The trunk's layers, in order, under the names of its state dict.
+    channels : int
+        Channels of the map.
+    input_format : InputFormat
+        How pixels are normalised.
     """
 
     def __init__(

@@ -112,7 +112,7 @@ def build_backbone(name: str) -> Backbone:
     Raises
     ------
     ConfigError
-        for an unknown name.
+        For an unknown name.
     """
     if name not in BACKBONES:
         raise ConfigError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")

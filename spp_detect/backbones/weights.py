@@ -29,19 +29,22 @@ def load_weights(backbone: Backbone, source: str) -> str:
 
     Parameters
     ----------
-    backbone : the trunk; its weights are replaced.
-    source : "imagenet" for torchvision's download, "none" to keep the fresh weights, or the path
-        of a .safetensors or .pth state dict under torchvision's names. Later layers that the trunk
-        does not have may be there or not.
+    backbone : Backbone
+        The trunk; its weights are replaced.
+    source : str
+        "imagenet" for torchvision's download, "none" to keep the fresh weights, or the path of a
+        .safetensors or .pth state dict under torchvision's names. Later layers that the trunk does
+        not have may be there or not.
 
     Returns
     -------
-    The name to record: "imagenet", "none" or the file's name.
+    str
+        The name to record: "imagenet", "none" or the file's name.
 
     Raises
     ------
     WeightsError
-        where the download or the file cannot be read, or does not fit the trunk.
+        Where the download or the file cannot be read, or does not fit the trunk.
     """
     if source == "none":
         return "none"
@@ -54,13 +57,16 @@ def read_fc_weights(name: str, source: str) -> dict[str, torch.Tensor] | None:
 
     Parameters
     ----------
-    name : the trunk's.
-    source : as `load_weights` takes it.
+    name : str
+        The trunk's.
+    source : str
+        As `load_weights` takes it.
 
     Returns
     -------
-    "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias", or None where the net has none or the file
-    is without them.
+    dict of str to torch.Tensor, or None
+        By "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"; None where the net has none or the
+        file is without them.
     """
     if name not in FC_LAYERS or source == "none":
         return None

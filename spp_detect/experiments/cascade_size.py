@@ -23,14 +23,19 @@ def measure_counts(
 
     Parameters
     ----------
-    cascade : a detector with a first stage.
-    dataset : photographs on which neither of its stages was trained.
-    max_side : largest side of a photograph in pixels.
-    counts : distinct windows let through.
+    cascade : Detector
+        With a first stage.
+    dataset : LabelledSet
+        Photographs on which neither of its stages was trained.
+    max_side : int
+        Largest side of a photograph in pixels.
+    counts : sequence of int
+        Distinct windows let through.
 
     Returns
     -------
-    mAP by count, as a fraction; 0 is for all windows.
+    dict of int to float
+        mAP by count, as a fraction; 0 is for all windows.
     """
     detectors = {count: cascade.let_through(count) for count in (0, *counts)}
     found: dict[int, list[Detections]] = {count: [] for count in detectors}
@@ -49,7 +54,7 @@ def choose_count(mean_ap: dict[int, float]) -> int:
     Raises
     ------
     ModelError
-        where every count loses more.
+        Where every count loses more.
     """
     enough = 0
     for count in sorted((count for count in mean_ap if count), reverse=True):

@@ -41,15 +41,19 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
 
     Parameters
     ----------
-    out : gets voc/ (the set), run/ (the model), evaluation/, photographs/ and detections/ (a
-        folder detected on), benchmark/, report/index.html and metrics.json; what an earlier demo
-        left goes.
-    device : where to compute.
-    seed : of everything random.
+    out : Path
+        Gets voc/ (the set), run/ (the model), evaluation/, photographs/ and detections/ (a folder
+        detected on), benchmark/, report/index.html and metrics.json; what an earlier demo left
+        goes.
+    device : torch.device
+        Where to compute.
+    seed : int
+        Of everything random.
 
     Returns
     -------
-    The content of metrics.json.
+    dict
+        The content of metrics.json.
     """
     start = time.perf_counter()
     for name in ("run", "evaluation", "photographs", "detections", "benchmark", "report"):

@@ -18,14 +18,20 @@ class DownloadError(ValueError):
 def download_voc(folder: Path) -> Path:
     """Download VOC 2007's trainval and test sets and check every photograph.
 
+    Parameters
+    ----------
+    folder : Path
+        Gets the archives and what is in them.
+
     Returns
     -------
-    The VOC folder, to give to `train` and `evaluate`.
+    Path
+        The VOC folder, to give to `train` and `evaluate`.
 
     Raises
     ------
     DownloadError
-        where a download fails or photographs are missing.
+        Where a download fails or photographs are missing.
     """
     for split, expected in PHOTOGRAPHS.items():
         try:

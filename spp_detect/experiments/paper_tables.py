@@ -53,13 +53,19 @@ class TablePlan:
 
     Attributes
     ----------
-    train, test : labelled photographs with the same classes.
-    config : the constants, iterations of the fine-tuning among them; scales, feature and extractor
-        are those of each cell.
-    scales : of the columns with one scale and with several.
-    columns : of the paper's, those to fill.
-    photographs : timed.
-    rcnn_windows : of a photograph, the first ones, on which R-CNN's column is trained; every
+    train, test : LabelledSet
+        Photographs with the same classes.
+    config : RunConfig
+        The constants, iterations of the fine-tuning among them; scales, feature and extractor are
+        those of each cell.
+    scales : pair of tuples of int
+        Short sides in pixels, of the columns with one scale and of those with several.
+    columns : tuple of str
+        Of the paper's, those to fill.
+    photographs : int
+        How many are timed.
+    rcnn_windows : int
+        How many of a photograph's windows, the first ones, R-CNN's column is trained on; every
         column is measured on all of them.
     """
 
@@ -81,11 +87,16 @@ class TableMaker:
 
     Parameters
     ----------
-    out : gets a folder per column and model, a json per cell, tables.json and tables.md.
-    plan : what is trained and measured.
-    make_backbone : makes the trunk with its first weights.
-    resources : device, disk, largest photograph.
-    fc_weights : fc6 and fc7 of the net that the trunk comes from, where it had them.
+    out : Path
+        Gets a folder per column and model, a json per cell, tables.json and tables.md.
+    plan : TablePlan
+        What is trained and measured.
+    make_backbone : callable
+        Makes the trunk with its first weights.
+    resources : Resources
+        Device, disk, largest photograph.
+    fc_weights : dict of str to torch.Tensor, optional
+        fc6 and fc7 of the net that the trunk comes from, where it had them.
     """
 
     def __init__(
@@ -108,7 +119,7 @@ class TableMaker:
         Raises
         ------
         TrainingError
-            where the folder's cells are of another plan.
+            Where the folder's cells are of another plan.
         """
         self._begin()
         model, training = self.plan.config.model, self.plan.config.training

@@ -33,15 +33,21 @@ def pretrain_trunk(
 
     Parameters
     ----------
-    backbone : the trunk; its weights change in place.
-    dataset : photographs with labelled boxes.
-    steps : batches of 64 crops.
-    seed : of the crops and of the classifier's first weights.
-    device : where to train.
+    backbone : Backbone
+        The trunk; its weights change in place.
+    dataset : LabelledSet
+        Photographs with labelled boxes.
+    steps : int
+        Batches of 64 crops.
+    seed : int
+        Of the crops and of the classifier's first weights.
+    device : torch.device
+        Where to train.
 
     Returns
     -------
-    Mean accuracy over the last tenth of the steps, on crops before they are learnt from.
+    float
+        Mean accuracy over the last tenth of the steps, on crops before they are learnt from.
     """
     torch.manual_seed(seed)
     crops = _CropSource(dataset, np.random.default_rng(seed))

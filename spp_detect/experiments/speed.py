@@ -45,12 +45,18 @@ class BenchmarkSettings:
 
     Attributes
     ----------
-    single_scale : short side in pixels of SPP-net at one scale.
-    scales : those of SPP-net at several.
-    windows : most windows of a photograph.
-    rcnn_photographs : R-CNN takes the first so many photographs; all if None.
-    repeats : times each contender works through a photograph; the median of a stage counts.
-    max_side : largest side of a photograph in pixels.
+    single_scale : int
+        Short side in pixels of SPP-net at one scale.
+    scales : tuple of int
+        Those of SPP-net at several.
+    windows : int
+        Most windows of a photograph.
+    rcnn_photographs : int, optional
+        R-CNN takes the first so many photographs; all if None.
+    repeats : int
+        Times each contender works through a photograph; the median of a stage counts.
+    max_side : int
+        Largest side of a photograph in pixels.
     """
 
     single_scale: int = SINGLE_SCALE
@@ -112,22 +118,27 @@ def run_benchmark(
 
     Parameters
     ----------
-    detector : its weights are every contender's.
-    paths : the photographs.
-    settings : what is measured.
-    rcnn : a model whose fc layers and heads are R-CNN's; the detector's own if None.
+    detector : Detector
+        Its weights are every contender's.
+    paths : sequence of Path
+        The photographs.
+    settings : BenchmarkSettings
+        What is measured.
+    rcnn : Detector, optional
+        A model whose fc layers and heads are R-CNN's; the detector's own if None.
 
     Returns
     -------
-    What benchmark.json holds: per contender the median and the quartiles of each stage over
-    photographs, the speed-ups, the record of each photograph.
+    dict
+        What benchmark.json holds: per contender the median and the quartiles of each stage in
+        seconds over photographs, the speed-ups, the record of each photograph.
 
     Raises
     ------
     BenchmarkError
-        for models that differ in more than their heads.
+        For models that differ in more than their heads.
     DataError
-        for a photograph that cannot be read, before anything is measured.
+        For a photograph that cannot be read, before anything is measured.
     """
     contenders = make_contenders(detector, rcnn or detector, settings)
     for path in track(paths, "checking"):
@@ -178,7 +189,7 @@ def sample_photographs(data: Path, split: str, count: int, seed: int, max_side: 
     Raises
     ------
     DataError
-        for data that cannot be read.
+        For data that cannot be read.
     """
     if is_labelled(data):
         paths = [photograph.path for photograph in open_dataset(data, split, max_side=max_side)]

@@ -27,15 +27,18 @@ def pool_windows(
 
     Parameters
     ----------
-    feature_map : float32, float16 or bfloat16 (H, W, C), channels last, on any device; float64,
-        too, where it learns. Without NaN, which is lost in some bins, as in roi_pool.
-    cells : int32 (N, 4) left, top, right, bottom, inclusive, inside the map, same device.
-    levels : sides of the grids of bins, for example (6, 3, 2, 1).
+    feature_map : float32, float16 or bfloat16 (H, W, C)
+        Channels last, on any device; float64, too, where it learns. Without NaN, which is lost in
+        some bins, as in roi_pool.
+    cells : int32 (N, 4)
+        Left, top, right, bottom, inclusive, inside the map, same device.
+    levels : tuple of int
+        Sides of the grids of bins, for example (6, 3, 2, 1).
 
     Returns
     -------
-    As the map's type, (N, C · sum(n² for n in levels)): level after level, each channel-major
-    (C, n, n).
+    float (N, C · sum(n² for n in levels))
+        Of the map's type: level after level, each channel-major (C, n, n).
     """
     learning = feature_map.requires_grad and torch.is_grad_enabled()
     if feature_map.device.type == "cpu":

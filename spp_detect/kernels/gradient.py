@@ -70,7 +70,8 @@ def _find_finer(levels: tuple[int, ...]) -> NDArray[np.int64]:
 
     Returns
     -------
-    int64 (L, 2), indices of levels; the second is -1 where no finer level serves.
+    int64 (L, 2)
+        Indices of levels; the second is -1 where no finer level serves.
     """
     order = sorted(range(len(levels)), key=lambda k: -levels[k])
     pairs = []

@@ -25,15 +25,19 @@ def pool_maps(
 
     Parameters
     ----------
-    maps : float (N, C, H, W). Without NaN, which is lost where it is not the first of its cells.
-        What is float32 or bfloat16, on the CPU, channels last in memory and without a gradient is
-        pooled here, the rest by torch.
-    kernel, stride, padding : cells.
-    ceil_mode : whether windows may begin inside the map and end outside.
+    maps : float (N, C, H, W)
+        Without NaN, which is lost where it is not the first of its cells. What is float32 or
+        bfloat16, on the CPU, channels last in memory and without a gradient is pooled here, the
+        rest by torch.
+    kernel, stride, padding : int
+        In cells.
+    ceil_mode : bool
+        Whether windows may begin inside the map and end outside.
 
     Returns
     -------
-    The type and memory format of `maps`, (N, C, h, w).
+    float (N, C, h, w)
+        Of the type and the memory format of `maps`.
     """
     learning = maps.requires_grad and torch.is_grad_enabled()
     last = maps.is_contiguous(memory_format=torch.channels_last)

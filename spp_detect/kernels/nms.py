@@ -17,15 +17,21 @@ def suppress(boxes, scores, least, iou, most):  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    boxes : float (N, 4), in whose precision overlaps are computed.
-    scores : float (N,).
-    least : only boxes that score above are kept.
-    iou : a box that overlaps a kept one by more is not kept.
-    most : boxes kept.
+    boxes : float (N, 4)
+        In whose precision overlaps are computed.
+    scores : float (N,)
+        Higher is better.
+    least : float
+        Only boxes that score above are kept.
+    iou : float
+        A box that overlaps a kept one by more is not kept.
+    most : int
+        Boxes kept.
 
     Returns
     -------
-    int64 (n,), n at most `most`: rows, best first, of equal scores the first.
+    int64 (n,)
+        Rows, at most `most`, best first, of equal scores the first.
     """
     waiting = [(scores.dtype.type(0), 0)]
     waiting.clear()  # it gave the list its type
@@ -54,14 +60,19 @@ def vote_on_boxes(boxes, voters, weights, iou):  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    boxes : float32 (N, 4).
-    voters : float32 (M, 4).
-    weights : float (M,), above 0.
-    iou : least overlap of a voter.
+    boxes : float32 (N, 4)
+        In pixels.
+    voters : float32 (M, 4)
+        In the same pixels.
+    weights : float (M,)
+        Of the voters, above 0.
+    iou : float
+        Least overlap of a voter.
 
     Returns
     -------
-    float32 (N, 4); a box that none overlaps stays as it is.
+    float32 (N, 4)
+        A box that none overlaps stays as it is.
     """
     voted = boxes.copy()
     for k in range(len(boxes)):

@@ -16,11 +16,13 @@ def normalise_within_channel(x: torch.Tensor) -> torch.Tensor:
 
     Parameters
     ----------
-    x : float (N, C, H, W).
+    x : float (N, C, H, W)
+        Maps.
 
     Returns
     -------
-    The same shape and type; channels last in memory where the CPU computes it.
+    float (N, C, H, W)
+        Of the same type; channels last in memory where the CPU computes it.
     """
     learning = x.requires_grad and torch.is_grad_enabled()
     if x.device.type != "cpu" or learning or x.dtype == torch.float64:

@@ -37,15 +37,19 @@ def multiply_pairs(
 
     Parameters
     ----------
-    rows : float (U, D), of any precision.
-    weights : float32 (C, D, 4), the same device; fastest where it is the transpose of a
-        contiguous (C, 4, D).
-    chosen : int64 (P,), rows; fastest where those of a class come together.
-    classes : int64 (P,).
+    rows : float (U, D)
+        Of any precision.
+    weights : float32 (C, D, 4)
+        On the same device; fastest where it is the transpose of a contiguous (C, 4, D).
+    chosen : int64 (P,)
+        Indices of rows; fastest where those of a class come together.
+    classes : int64 (P,)
+        Whose weights each is multiplied by.
 
     Returns
     -------
-    float32 (P, 4), on the device.
+    float32 (P, 4)
+        On the device.
     """
     count = len(weights)
     own = rows.dtype in (torch.float32, torch.bfloat16) and rows.device.type == "cpu"

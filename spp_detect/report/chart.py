@@ -28,8 +28,10 @@ def plot_seconds(result: dict[str, Any], path: Path) -> None:
 
     Parameters
     ----------
-    result : of `benchmark.run_benchmark`.
-    path : the PNG; it is written whole or not at all.
+    result : dict
+        Of `run_benchmark`.
+    path : Path
+        The PNG; it is written whole or not at all.
     """
     names = list(result["contenders"])
     fast = list(result["speedup"])

@@ -21,9 +21,17 @@ def draw_detections(
 
     Parameters
     ----------
-    photo : uint8 (H, W, 3), RGB.
-    found : detections, best first.
-    classes : names of the classes.
+    photo : uint8 (H, W, 3)
+        RGB.
+    found : Detections
+        Best first.
+    classes : sequence of str
+        Names of the classes.
+
+    Returns
+    -------
+    PIL.Image.Image
+        A copy, drawn on.
     """
     image = Image.fromarray(photo)
     pen = ImageDraw.Draw(image)

@@ -23,9 +23,12 @@ class FolderReport:
 
     Parameters
     ----------
-    root : paths are told relative to it.
-    out : gets detections.json, detections.csv, drawn/ and index.html.
-    classes : names of the classes.
+    root : Path
+        Paths are told relative to it.
+    out : Path
+        Gets detections.json, detections.csv, drawn/ and index.html.
+    classes : tuple of str
+        Names of the classes.
     """
 
     def __init__(self, root: Path, out: Path, classes: tuple[str, ...]) -> None:

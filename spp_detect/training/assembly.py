@@ -102,8 +102,14 @@ def assemble_run(
 
     Raises
     ------
-    ConfigError, WeightsError, ProposalError, TrainingError
-        For what cannot be had or does not fit together.
+    ConfigError
+        For unknown options, and for those that do not fit together.
+    WeightsError
+        For weights that cannot be had or do not fit the trunk.
+    ProposalError
+        For a file of boxes that cannot be read.
+    TrainingError
+        For a class of which no box can serve as a positive.
     """
     first = make_settings(options.preset, options.settings)
     backbone, found = make_trunk(first.model.backbone, options.weights, first.model.seed)

@@ -68,8 +68,12 @@ class FcStart(Stage[None]):
 
         Returns
         -------
-        At most `most` components, the features' mean, and the factor that gives the components a
-        mean L2 norm of feature_norm.
+        components : float32 (K, D)
+            Orthonormal, K at most `most`.
+        mean : float32 (D,)
+            Of the features.
+        scale : float
+            The factor that gives the components a mean L2 norm of feature_norm.
         """
         random = np.random.default_rng(self.config.model.seed)
         each = -(-COMPONENT_WINDOWS // len(self.photographs))

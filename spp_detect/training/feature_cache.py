@@ -134,7 +134,7 @@ class MapCache(FeatureCache):
 
     Parameters
     ----------
-    folder, dataset, table, resources
+    folder, dataset, table, resources : Path, LabelledSet, WindowTable, Resources
         As of a FeatureCache.
     extractor : SppExtractor
         Computes the maps.
@@ -222,7 +222,7 @@ class CropCache(FeatureCache):
 
     Parameters
     ----------
-    folder, dataset, table, resources
+    folder, dataset, table, resources : Path, LabelledSet, WindowTable, Resources
         As of a FeatureCache.
     extractor : RcnnExtractor
         Computes the features.

@@ -39,9 +39,12 @@ def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
 
     Parameters
     ----------
-    path : a json with at least the keys of `identity`.
-    identity : what the run is made of now.
-    what : the subject of the message, as "the run was".
+    path : Path
+        A json with at least the keys of `identity`.
+    identity : dict
+        What the run is made of now.
+    what : str
+        The subject of the message, as "the run was".
     """
     before = json.loads(path.read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(identity)).items():

@@ -165,7 +165,7 @@ class PhotographSampler(Sampler):
 
     Parameters
     ----------
-    dataset, table, config, mirrors
+    dataset, table, config, mirrors : LabelledSet, WindowTable, RunConfig, bool
         As of a Sampler.
     together : bool
         Whether each photograph costs a pass through the trunk: a batch is then of two, and all

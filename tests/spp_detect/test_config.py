@@ -1,4 +1,4 @@
-"""The configuration: the facts' constants, and everything that is refused."""
+"""The configuration: the constants of paper and release, and everything that is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def differences(one, other):
     return {key: one[key] for key in one if key != "preset" and one[key] != other[key]}
 
 
-def test_the_presets_differ_where_the_facts_say_so():
+def test_the_presets_differ_where_paper_and_release_do():
     assert differences("paper", "release") == {
         "projection": "paper",
         "scale_rule": "paper",

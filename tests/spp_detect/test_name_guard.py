@@ -52,7 +52,7 @@ def test_leaves_know_nothing_of_each_other(leaf):
         assert not foreign, f"{file} imports {foreign}"
 
 
-def test_relative_imports_stay_in_their_room():
+def test_relative_imports_stay_in_their_package():
     for leaf in LEAVES:
         for file in (HOME / leaf).rglob("*.py"):
             depth = len(file.relative_to(HOME).parts) - 1
@@ -65,7 +65,7 @@ def test_setup_cfg_lists_every_package():
     setup = configparser.ConfigParser()
     setup.read(HOME / "setup.cfg", encoding="utf-8")
     listed = setup["options"]["packages"].split()
-    tops = [HOME / room for room in (*LEAVES, "spp_detect")]
+    tops = [HOME / package for package in (*LEAVES, "spp_detect")]
     inits = [file for top in tops for file in top.rglob("__init__.py")]
     there = [".".join(file.parent.relative_to(HOME).parts) for file in inits]
     assert sorted(listed) == sorted(there)

@@ -289,7 +289,7 @@ def test_the_rules_differ_between_their_boundaries_only():
     unsure |= (np.abs(sides[:, None] / by_paper - 1) < 1e-6).any(axis=1)
     assert unsure.mean() < 0.01
     np.testing.assert_array_equal((release != paper)[~unsure], between.any(axis=1)[~unsure])
-    # The facts' 95.7%, of sides spread evenly up to twice the short side.
+    # They agree for 95.7% of sides spread evenly up to twice the short side.
     assert (release == paper).mean() == pytest.approx(0.957, abs=0.01)
 
 

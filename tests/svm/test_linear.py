@@ -54,7 +54,7 @@ def solve_dual(features, labels, c=1e-3, positive_weight=2.0, multiplier=10.0):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("shape", [(30, 150, 12), (5, 40, 200), (1, 1, 3)])
-def test_equals_linear_svc_at_the_facts_settings(shape, seed):
+def test_equals_linear_svc_at_the_release_settings(shape, seed):
     features, labels = problem(*shape, seed)
     svm = LinearSvm(tolerance=1e-6)
     assert svm.fit(features, labels) is svm

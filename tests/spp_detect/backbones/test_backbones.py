@@ -29,7 +29,7 @@ from spp_detect.backbones.zf5 import WithinChannelNorm
 # Centre of cell 0 and channels. Worked by hand: each layer adds ((k − 1)/2 − p) · stride so far.
 # zf5: (3-1)·1 + 1·2 + 2·4 + 1·8 + 0 = 20. alexnet: (5-2)·1 + 1·4 + 0·8 + 1·8 + 0 = 15.
 # vgg16: four poolings of 2: .5 + 1 + 2 + 4. squeezenet1_1: 1 + 2 + 4 + 8. The rest pad (k-1)/2.
-FACTS = {
+GEOMETRY = {
     "zf5": (20.0, 256),
     "zf5_paper": (0.0, 256),
     "alexnet": (15.0, 256),
@@ -50,14 +50,14 @@ def trunk(name: str) -> Backbone:
     return build_backbone(name)
 
 
-def test_facts_cover_every_backbone():
-    assert set(FACTS) == set(BACKBONES)
+def test_geometry_covers_every_backbone():
+    assert set(GEOMETRY) == set(BACKBONES)
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", GEOMETRY)
 def test_stride_centre_and_channels(name):
     backbone = trunk(name)
-    centre, channels = FACTS[name]
+    centre, channels = GEOMETRY[name]
     assert backbone.name == name
     assert (backbone.grid.stride, backbone.grid.centre) == (16, centre)
     assert backbone.channels == channels
@@ -89,7 +89,7 @@ def make_positive(layers: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", GEOMETRY)
 def test_an_impulse_lights_cells_around_the_one_that_the_formula_names(name, axis):
     backbone = copy.deepcopy(trunk(name))
     layers = make_positive(backbone.layers)
@@ -183,7 +183,7 @@ def test_within_channel_norm_hand_worked():
 
 
 def run_zf5_by_the_table(state, x, pads):
-    """Layer by layer as the facts' table has it."""
+    """Layer by layer as the release has it."""
 
     def convolve(x, i, stride, pad):
         weight, bias = state[f"conv{i}.weight"], state[f"conv{i}.bias"]
@@ -262,7 +262,7 @@ def test_inputs_of_the_trunks():
         ]
     transform = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     wanted = transform(torch.from_numpy(PHOTO).permute(2, 0, 1)[None] / 255)
-    for name in set(FACTS) - {"zf5", "zf5_paper"}:
+    for name in set(GEOMETRY) - {"zf5", "zf5_paper"}:
         torch.testing.assert_close(trunk(name).normalise(PHOTO), wanted)
 
 

@@ -178,7 +178,7 @@ def test_order_of_levels_is_as_given():
 
 
 def test_ten_cells_make_six_bins():
-    """Windows of ceil(10/6) = 2 every floor(10/6) = 1 cells would make nine (the facts' trap 4)."""
+    """Windows of ceil(10/6) = 2 every floor(10/6) = 1 cells, as in section 2.3, would make nine."""
     feature_map = torch.arange(10.0)[None, :, None]
     pooled = both(feature_map, torch.tensor([[0, 0, 9, 0]], dtype=torch.int32), (6,))
     assert pooled.shape == (1, 36)
