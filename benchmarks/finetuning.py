@@ -24,7 +24,7 @@ from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.config import make_config
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
-from spp_detect.provenance import describe_run, find_commit
+from spp_detect.provenance import find_commit, record_run
 from spp_detect.training.finetuning import FineTuner
 from spp_detect.training.run import Resources, TrainingRun
 
@@ -128,7 +128,7 @@ def main() -> None:
         "sizes": sizes,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "record": describe_run(),
+        "record": record_run(),
     }
     write_json(arguments.out, result)
     print(

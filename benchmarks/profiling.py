@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from spp_detect.cli import app
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import record_run
 
 LINES = 25
 
@@ -35,7 +35,7 @@ def main() -> None:
         status = end.code
     table = io.StringIO()
     pstats.Stats(profile, stream=table).strip_dirs().sort_stats("tottime").print_stats(LINES)
-    record = describe_run()
+    record = record_run()
     head = [f"{name}: {record[name]}" for name in ("command", "commit", "machine")]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = [line.rstrip() for line in (*head, *table.getvalue().splitlines())]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from spp_detect.files import write_json
-from spp_detect.provenance import describe_run, find_commit
+from spp_detect.provenance import find_commit, record_run
 
 find_commit()  # as it stands when the benchmark starts
 
@@ -42,4 +42,4 @@ def find_ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write a benchmark's numbers with the record of the run."""
-    write_json(path, result | {"record": describe_run()})
+    write_json(path, result | {"record": record_run()})

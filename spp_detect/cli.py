@@ -51,7 +51,7 @@ from spp_detect.files import write_json
 from spp_detect.folders import propose_folder, report_folder
 from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
-from spp_detect.provenance import describe_run, find_commit
+from spp_detect.provenance import find_commit, record_run
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.terminal import show_benchmark, show_recall, show_result
 from spp_detect.threads import get_threads, set_threads
@@ -292,7 +292,7 @@ def evaluate(
             "seconds": seconds,
             "regression": regression,
             "voting": regression and voting and detector.config.vote_iou is not None,
-            "models": [_describe_model(run) for run in runs],
+            "models": [_summarise_model(run) for run in runs],
         }
         _write_result(out, result, numbers)
 
@@ -402,7 +402,7 @@ def _write_calibration(
         "mAP": {str(count or "all"): one for count, one in mean_ap.items()},
         "split": dataset.split,
         "photographs": len(dataset),
-        "record": describe_run(),
+        "record": record_run(),
     }
     write_json(out / "calibration.json", numbers)
 
@@ -648,7 +648,7 @@ def _collect_settings(
     return read | dict(parse_setting(change) for change in changes) | given
 
 
-def _describe_model(run: Path) -> dict[str, Any]:
+def _summarise_model(run: Path) -> dict[str, Any]:
     """What of a model's configuration its results must be read with."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
     names = ("extractor", "backbone", "weights", "scales", "feature")
@@ -688,4 +688,4 @@ def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[i
 
 def _write_result(out: Path, result: VocResult, numbers: dict[str, Any]) -> None:
     plot_curves(result, out / "precision_recall.png")
-    write_json(out / "metrics.json", numbers | {"record": describe_run()})
+    write_json(out / "metrics.json", numbers | {"record": record_run()})

@@ -21,7 +21,7 @@ from spp_detect.backbones import build_backbone
 from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig
 from spp_detect.extractors import make_extractor
-from spp_detect.fc import FcLayers, build_fc, describe_windows
+from spp_detect.fc import FcLayers, apply_fc, build_fc
 from spp_detect.features import Extractor, WindowFeatures, choose_device
 from spp_detect.heads import Heads
 from spp_detect.kernels.product import multiply_rows
@@ -382,7 +382,7 @@ class Detector(PhotoDetector):
         with watch("fc"):
             if self.first is not None and self.config.promising:
                 pooled = self.first.choose(pooled, self.config.promising)
-            described = describe_windows(self.fc, pooled.features, self.config.precision)
+            described = apply_fc(self.fc, pooled.features, self.config.precision)
         with watch("classification"):
             device = self.extractor.device
             inverse = torch.from_numpy(pooled.inverse).to(device)

@@ -52,14 +52,14 @@ class FcLayers(nn.Module):
         return described
 
     @torch.inference_mode()
-    def describe(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
+    def infer(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
         """Turn pooled features into what the SVMs take: float32 (N, width)."""
         if self._copy is None or self._copy.precision != precision:
             self._copy = InferenceCopy(self.layers, precision)
         return self._copy(pooled).float()
 
     def refresh(self) -> None:
-        """Let `describe` follow the layers, whose weights have changed."""
+        """Let `infer` follow the layers, whose weights have changed."""
         self._copy = None
 
     def cut(self, depth: int) -> FcLayers:
@@ -156,9 +156,9 @@ class FcLayers(nn.Module):
         return True
 
 
-def describe_windows(fc: FcLayers | None, pooled: torch.Tensor, precision: str) -> torch.Tensor:
+def apply_fc(fc: FcLayers | None, pooled: torch.Tensor, precision: str) -> torch.Tensor:
     """Turn pooled features, (U, D), into what the SVMs take: themselves where there is no fc."""
-    return pooled if fc is None else fc.describe(pooled, precision)
+    return pooled if fc is None else fc.infer(pooled, precision)
 
 
 FC_DEPTH = {"pool5": 0, "fc6": 1, "fc7": 2}

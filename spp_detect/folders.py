@@ -15,7 +15,7 @@ from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.progress import track
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import record_run
 from spp_detect.report.folder import FolderReport
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def propose_folder(
         "average_recall": recall.average,
         "windows": recall.windows,
         "seconds": seconds,
-        "record": describe_run(),
+        "record": record_run(),
     }
     write_json(out.with_suffix(".json"), numbers)
     return recall, len(paths) - len(windows)

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
 
-def describe_run() -> dict[str, Any]:
+def record_run() -> dict[str, Any]:
     """Describe this process: command, commit, versions, machine, peak memory so far.
 
     The commit, and the version of a library that is not installed as a package, may be None.

@@ -20,7 +20,7 @@ from spp_detect.experiments.pretraining import pretrain_trunk
 from spp_detect.experiments.speed import BenchmarkSettings, run_benchmark
 from spp_detect.files import write_json, write_text
 from spp_detect.folders import report_folder
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import record_run
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.drawing import join_images, save_image
 from spp_detect.report.page import Figure, render_page
@@ -71,7 +71,7 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
         "speedup": speedup,
         "trunk_accuracy": trunk_accuracy,
         "seconds": round(time.perf_counter() - start, 1),
-        "record": describe_run(),
+        "record": record_run(),
     }
     write_json(out / "metrics.json", numbers)
     _write_page(numbers, test, out)

@@ -26,7 +26,7 @@ from spp_detect.experiments.speed import RCNN, BenchmarkSettings, run_benchmark
 from spp_detect.files import write_json, write_text
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import search_windows
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import record_run
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import SharedFiles, TrainingRun
 from spp_detect.training.run_folder import check_identity, fingerprint_dataset, fingerprint_weights
@@ -138,7 +138,7 @@ class TableMaker:
             "train_from": training.train_from,
             "fc_start": self._find_fc_start(),
             "vote": model.vote_iou is not None,
-            "record": describe_run(),
+            "record": record_run(),
         }
         write_json(self.out / "tables.json", result)
         write_text(self.out / "tables.md", render_tables(result))
@@ -238,7 +238,7 @@ class TableMaker:
                 for name, one in zip(names, scored, strict=True):
                     for row, way in ROWS[name].items():
                         found[row].append(select_detections([one], models[name].config, **way))
-        record = describe_run()
+        record = record_run()
         return {
             row: measure(own, self.plan.test)[1] | {"record": record} for row, own in found.items()
         }

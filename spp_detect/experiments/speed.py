@@ -24,7 +24,7 @@ from spp_detect.detector import Detector
 from spp_detect.dtype import find_dtype
 from spp_detect.postprocess import select_detections
 from spp_detect.progress import track
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import record_run
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.spp import SppExtractor
 from spp_detect.training.run_folder import fingerprint_weights
@@ -149,7 +149,7 @@ def run_benchmark(
         for turn, path in enumerate(track(paths, "benchmark"))
     ]
     return {
-        **_describe(detector, settings),
+        **_list_conditions(detector, settings),
         "contenders": {
             name: {
                 "scales": None if name == RCNN else list(one.config.scales),
@@ -160,7 +160,7 @@ def run_benchmark(
         },
         "speedup": {name: _compare(photographs, name) for name in contenders if name != RCNN},
         "photographs": photographs,
-        "record": describe_run(),
+        "record": record_run(),
     }
 
 
@@ -285,7 +285,7 @@ def _propose(
     return propose(photo, method)
 
 
-def _describe(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]:
+def _list_conditions(detector: Detector, settings: BenchmarkSettings) -> dict[str, Any]:
     """What the numbers must be read with, beside the record."""
     config = detector.config
     return {

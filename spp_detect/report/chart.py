@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spp_detect.files import replace_file
-from spp_detect.report.terminal import describe_paper_stages
+from spp_detect.report.terminal import sum_up_paper_stages
 
 _TEXT, _GRID = "#222222", "#e4e4e4"
 _COLOURS = {
@@ -39,11 +39,11 @@ def plot_seconds(result: dict[str, Any], path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     heights = [len(names) + 0.6, len(fast) + 0.6]
     above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
-    _draw_bars(above, result, {name: _describe_all(result, name) for name in names})
-    _draw_bars(below, result, {name: _describe_counted(result, name) for name in fast})
+    _draw_bars(above, result, {name: _caption_all(result, name) for name in names})
+    _draw_bars(below, result, {name: _caption_counted(result, name) for name in fast})
     below.set_title("enlarged", loc="left", fontsize=10, color=_TEXT)
     below.set_xlabel("median seconds a photograph", fontsize=10, color=_TEXT)
-    figure.suptitle(_describe_set(result), fontsize=12, color=_TEXT)
+    figure.suptitle(_caption_set(result), fontsize=12, color=_TEXT)
     handles, labels = above.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     with replace_file(path) as temporary:
@@ -70,19 +70,19 @@ def _draw_bars(panel: Axes, result: dict[str, Any], texts: dict[str, str]) -> No
     panel.spines[:].set_visible(False)
 
 
-def _describe_all(result: dict[str, Any], name: str) -> str:
+def _caption_all(result: dict[str, Any], name: str) -> str:
     seconds = f"{result['contenders'][name]['all']['median']:.2f} s"
     speedup = result["speedup"].get(name)
     return seconds if speedup is None else f"{seconds}, {speedup['all']['median']:.1f}× as fast"
 
 
-def _describe_counted(result: dict[str, Any], name: str) -> str:
+def _caption_counted(result: dict[str, Any], name: str) -> str:
     seconds = f"{result['contenders'][name]['paper']['median']:.3f} s"
     ratio = f"{result['speedup'][name]['paper']['median']:.1f}× as fast"
-    return f"{describe_paper_stages(result)}: {seconds}, {ratio}"
+    return f"{sum_up_paper_stages(result)}: {seconds}, {ratio}"
 
 
-def _describe_set(result: dict[str, Any]) -> str:
+def _caption_set(result: dict[str, Any]) -> str:
     first = next(iter(result["contenders"].values()))
     windows = f"{first['windows']['median']:.0f} windows"
     return (

@@ -48,7 +48,7 @@ def show_benchmark(result: dict[str, Any]) -> None:
         medians = [f"{one['stages'][stage]['median']:.3f}" for one in contenders.values()]
         table.add_row("fc (none)" if stage == "fc" and not result["fc_layers"] else stage, *medians)
     table.add_section()
-    counted = describe_paper_stages(result)
+    counted = sum_up_paper_stages(result)
     for key, label in (("paper", counted), ("all", "all")):
         table.add_row(
             label, *(_format_spread(one[key]) for one in contenders.values()), style="bold"
@@ -60,7 +60,7 @@ def show_benchmark(result: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def describe_paper_stages(result: dict[str, Any]) -> str:
+def sum_up_paper_stages(result: dict[str, Any]) -> str:
     """Name the stages of a benchmark that the paper counts."""
     return "conv + pooling + fc" if result["fc_layers"] else "conv + pooling"
 

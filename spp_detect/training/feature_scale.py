@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spp_detect.config import RunConfig
-from spp_detect.fc import FcLayers, describe_windows
+from spp_detect.fc import FcLayers, apply_fc
 from spp_detect.files import write_json
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
@@ -73,7 +73,7 @@ class MeasureScales(Stage[FeatureScales]):
             rows = self.cache.table.find_proposals(i)
             sample = rows[random.permutation(len(rows))[: training.norm_windows]]
             pooled = self.cache.pool(i, sample)
-            described = describe_windows(self.fc, pooled.features, self.config.model.precision)
+            described = apply_fc(self.fc, pooled.features, self.config.model.precision)
             norms.append(
                 [
                     features.float().norm(dim=1)[pooled.inverse].mean().item()

@@ -274,7 +274,7 @@ class TrainingRun:
         return fc_layers.to(self.resources.device), start
 
     def _cut_fc(self) -> FcLayers | None:
-        """As many of the fc layers, which are shared, as describe a window."""
+        """As many of the fc layers, which are shared, as the SVMs need."""
         depth = FC_DEPTH[self.config.model.feature]
         return self.fc_layers.cut(depth).eval() if self.fc_layers is not None and depth else None
 

@@ -14,7 +14,7 @@ from data import LabelledSet
 from proposals import BoxesFile
 from spp_detect.backbones import Backbone
 from spp_detect.files import write_text
-from spp_detect.provenance import describe_run
+from spp_detect.provenance import record_run
 
 
 class TrainingError(ValueError):
@@ -35,7 +35,7 @@ def check_new(folder: Path) -> None:
 
 
 def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
-    """Raise TrainingError where a file, of an earlier start, describes another run than now.
+    """Raise TrainingError where a file, of an earlier start, is of another run than now.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(identity)).items():
         if before.get(name) != value:
-            difference = _describe_difference(name, before, value)
+            difference = _tell_difference(name, before, value)
             raise TrainingError(f"{path}: {what} begun with {difference}")
 
 
@@ -111,11 +111,11 @@ def measure_run(folder: Path, photographs: int) -> dict[str, Any]:
         "stages": stages,
         "disk_gb": round(sum(files) / 1e9, 3),
         "model_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        "record": describe_run(),
+        "record": record_run(),
     }
 
 
-def _describe_difference(name: str, before: dict[str, Any], value: Any) -> str:
+def _tell_difference(name: str, before: dict[str, Any], value: Any) -> str:
     """Say in what an earlier start differs from now."""
     old = before.get(name)
     if name == "config" and isinstance(old, dict):

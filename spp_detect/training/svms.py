@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from data import LabelledSet
 from spp_detect.config import RunConfig
-from spp_detect.fc import FcLayers, describe_windows
+from spp_detect.fc import FcLayers, apply_fc
 from spp_detect.files import write_tensors
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
@@ -110,7 +110,7 @@ class TrainSvms(Stage[Svms]):
         start = 0
         for i, rows in split_keys(keys):
             pooled = self.cache.pool(i, rows)
-            described = self._describe(pooled.features)[pooled.inverse]
+            described = self._apply_fc(pooled.features)[pooled.inverse]
             torch.from_numpy(out[start : start + len(rows)]).copy_(described.half())
             start += len(rows)
 
@@ -138,7 +138,7 @@ class TrainSvms(Stage[Svms]):
         keep = self.keep_mirrored or not mirrored
         rows = self.cache.table.find_boxes(index)
         pooled = self.cache.pool(index, rows, mirrored=mirrored, keep=keep)
-        described = self._describe(pooled.features)[pooled.inverse]
+        described = self._apply_fc(pooled.features)[pooled.inverse]
         features: NDArray[np.float16] = described.half().cpu().numpy()
         return features
 
@@ -154,10 +154,10 @@ class TrainSvms(Stage[Svms]):
             self.config.training.negative_overlap,
         )
         keys = make_keys(index, rows[pooled.first])
-        miner.mine(self._describe(pooled.features).float().cpu().numpy(), negative, keys)
+        miner.mine(self._apply_fc(pooled.features).float().cpu().numpy(), negative, keys)
 
-    def _describe(self, features: torch.Tensor) -> torch.Tensor:
-        return describe_windows(self.fc, features, self.config.model.precision)
+    def _apply_fc(self, features: torch.Tensor) -> torch.Tensor:
+        return apply_fc(self.fc, features, self.config.model.precision)
 
     def _restore(self, miner: HardNegativeMiner) -> int:
         """Take up the mining where its last saved state stands: the next step."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from spp_detect import provenance
-from spp_detect.provenance import ROOT, describe_run, find_commit
+from spp_detect.provenance import ROOT, find_commit, record_run
 
 
 def test_record_says_where_a_number_comes_from():
-    record = describe_run()
+    record = record_run()
     assert {"command", "commit", "versions", "machine", "peak_memory_gb"} <= set(record)
     assert record["versions"]["torch"]
     assert 0.01 < record["peak_memory_gb"] < 1000
@@ -30,7 +30,7 @@ def test_record_says_where_a_number_comes_from():
 )
 def test_recorded_commands_can_be_typed_again(monkeypatch, arguments, command):
     monkeypatch.setattr(sys, "argv", arguments)
-    assert describe_run()["command"] == command
+    assert record_run()["command"] == command
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -113,7 +113,7 @@ def test_a_library_without_metadata(monkeypatch):
         return version(name)
 
     monkeypatch.setattr(provenance, "version", find_version)
-    versions = describe_run()["versions"]
+    versions = record_run()["versions"]
     assert versions["spp-detect"] is None
     assert versions["torch"] == version("torch")
 
