@@ -94,7 +94,7 @@ class Trunk:
 
     def __call__(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Turn normalised pixels (N, 3, H, W) into a map (N, C, h, w) by the layer's name."""
-        maps = {}
+        maps: dict[str, torch.Tensor] = {}
         for segment, copy in zip(self.segments, self._copies, strict=True):
             # A segment may begin with a layer that works in place.
             pixels = maps[segment.name] = copy(pixels.clone() if maps else pixels)

@@ -6,7 +6,8 @@ import torch
 from torchvision.ops import nms
 
 from spp_detect.config import make_config
-from spp_detect.postprocess import Heads, ScoredWindows, select_detections
+from spp_detect.heads import Heads
+from spp_detect.postprocess import ScoredWindows, select_detections
 
 BOXES = torch.tensor(
     [
