@@ -55,8 +55,10 @@ def freeze(source: nn.Module, precision: str) -> nn.Module:
     A batch norm is folded into the convolution that is registered right before it, as all of
     torchvision's networks have them.
     """
-    device = next(source.parameters()).device
-    rounds = find_dtype(precision, device) == "bfloat16"
+    weights = next(source.parameters(), None)
+    if weights is None:
+        return source
+    rounds = find_dtype(precision, weights.device) == "bfloat16"
     if not rounds and not any(isinstance(layer, nn.BatchNorm2d) for layer in source.modules()):
         return source
     frozen = copy.deepcopy(source).eval()

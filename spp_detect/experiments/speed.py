@@ -211,7 +211,7 @@ def _check_comparable(detector: Detector, rcnn: Detector) -> None:
             f"R-CNN's model has other trunk weights (sha256 {trunks[1][:12]}) than SPP-net's "
             f"({trunks[0][:12]}); expected the same"
         )
-    for name in ("backbone", "levels", "feature", "fc_width"):
+    for name in ("backbone", "parts", "levels", "feature", "fc_width"):
         ours, other = getattr(detector.config, name), getattr(rcnn.config, name)
         if ours != other:
             raise BenchmarkError(f"R-CNN's model has {name} {other}, SPP-net's {ours}")
@@ -270,8 +270,8 @@ def _measure_contender(
     scored = detector.score_pooled(pooled, clock)
     with clock("classification"):
         select_detections([scored], detector.config)
-    seconds = {stage: clock.seconds[stage] for stage in STAGES if stage in clock.seconds}
-    if "warp" in clock.seconds:
+    seconds = {stage: clock.seconds[stage] for stage in STAGES[2:]}
+    if isinstance(detector.extractor, RcnnExtractor):
         # R-CNN's, a part of its convolutions, which run window by window.
         seconds["warp"] = clock.seconds["warp"]
         seconds["conv"] += seconds["warp"]

@@ -2,35 +2,72 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data import LabelledSet, make_synthetic_set, open_dataset
 from spp_detect.backbones import build_backbone
-from spp_detect.config import Config, make_config
+from spp_detect.config import RunConfig, make_run_config
 from spp_detect.detector import Detector
-from spp_detect.training.run import Resources, TrainingRun
+from spp_detect.parts import PARTS, WindowPart
+from spp_detect.training.feature_cache import Resources
+from spp_detect.training.run import TrainingRun
 
 CPU = Resources(torch.device("cpu"))
 
 
-def _small_config(**changes) -> Config:
+class Surroundings(WindowPart):
+    """What is 1.7 times as large around a window, as far as the photograph goes."""
+
+    def place(self, windows, size):
+        middle = (windows[:, :2] + windows[:, 2:]).astype(float) / 2
+        reach = 0.85 * (windows[:, 2:] - windows[:, :2])
+        regions = np.concatenate([middle - reach, middle + reach], axis=1)
+        return regions.clip(0, [*size, *size]).astype(np.float32)
+
+
+class Early(WindowPart):
+    """The window on an earlier layer's map, in a small pyramid of its own."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def find_levels(self, levels):
+        return (2, 1)
+
+    def place(self, windows, size):
+        return windows
+
+
+def _small_config(**changes) -> RunConfig:
     settings = {"backbone": "small5", "scales": (160,), "norm_photographs": 8, "norm_windows": 50}
-    return make_config(**(settings | changes))
+    return make_run_config(**(settings | changes))
 
 
 def _make_run(
-    folder: Path, dataset: LabelledSet, config: Config, device: torch.device = CPU.device
+    folder: Path, dataset: LabelledSet, config: RunConfig, device: torch.device = CPU.device
 ) -> TrainingRun:
     torch.manual_seed(0)
-    backbone = build_backbone(config.backbone)
+    backbone = build_backbone(config.model.backbone)
     return TrainingRun(folder, dataset, config, backbone, Resources(device))
 
 
 @pytest.fixture(scope="session")
 def small_config():
-    """Makes a configuration: an untrained trunk at a small scale, quick, and nothing left out."""
+    """Makes a run's configuration: an untrained trunk, a small scale, quick, nothing left out."""
     return _small_config
+
+
+@pytest.fixture
+def more_parts(monkeypatch):
+    """Lists "surroundings" and, of a layer that it is given, "early" beside the parts there are."""
+
+    def add(layer):
+        monkeypatch.setitem(PARTS, "surroundings", Surroundings())
+        monkeypatch.setitem(PARTS, "early", Early(layer))
+
+    return add
 
 
 @pytest.fixture(scope="session")

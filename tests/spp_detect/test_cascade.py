@@ -11,33 +11,35 @@ import torch
 from data import read_photo
 from spp_detect import cli
 from spp_detect.cascade import FirstStage
-from spp_detect.detector import Detector, ModelError
+from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.experiments.cascade_size import choose_count, measure_counts
 from spp_detect.fc import FcLayers
 from spp_detect.features import WindowFeatures
-from spp_detect.postprocess import Heads
+from spp_detect.heads import Heads
+from spp_detect.model_folder import ModelError
 
 
-def make_pooled() -> tuple[WindowFeatures, np.ndarray]:
+def make_pooled() -> WindowFeatures:
     """Twelve windows on seven distinct sets of cells, in no order."""
     inverse = np.array([0, 1, 2, 1, 3, 4, 0, 5, 6, 4, 2, 6])
     first = np.unique(inverse, return_index=True)[1]
     features = torch.from_numpy(np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32))
     windows = np.arange(48, dtype=np.float32).reshape(12, 4)
-    return WindowFeatures(features, first, inverse), windows
+    return WindowFeatures(features, first, inverse, windows, (60, 50))
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_the_best_distinct_windows_are_kept(count):
-    pooled, windows = make_pooled()
+    pooled = make_pooled()
     random = torch.Generator().manual_seed(0)
     stage = FirstStage(torch.randn(3, 5, generator=random), torch.randn(3, generator=random))
     scores = (pooled.features @ stage.coef.T + stage.intercept).max(dim=1).values.numpy()
     best = set(np.argsort(-scores)[:count].tolist())
     wanted = [i for i in range(12) if pooled.inverse[i] in best]
-    kept, kept_windows = stage.choose(pooled, windows, count)
-    np.testing.assert_array_equal(kept_windows, windows[wanted])
+    kept = stage.choose(pooled, count)
+    np.testing.assert_array_equal(kept.windows, pooled.windows[wanted])
+    assert kept.size == (60, 50)
     assert len(kept.features) == len(kept.first) == count
     # Each window still has its own features, and each row its first window.
     torch.testing.assert_close(kept.features[kept.inverse], pooled.features[pooled.inverse[wanted]])
@@ -48,10 +50,8 @@ def test_the_best_distinct_windows_are_kept(count):
 
 @pytest.mark.parametrize("count", [7, 100])
 def test_enough_for_all_changes_nothing(count):
-    pooled, windows = make_pooled()
-    kept, kept_windows = FirstStage(torch.ones(3, 5), torch.ones(3)).choose(pooled, windows, count)
-    assert kept is pooled
-    assert kept_windows is windows
+    pooled = make_pooled()
+    assert FirstStage(torch.ones(3, 5), torch.ones(3)).choose(pooled, count) is pooled
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def with_fc(small_detector) -> Detector:
     length = small_detector.extractor.length
     config = dataclasses.replace(small_detector.config, feature="fc6", fc_width=8)
     svm = torch.randn(len(small_detector.classes), 8) * 0.1
-    heads = dataclasses.replace(small_detector.heads, svm_coef=svm)
+    heads = Heads(**(small_detector.heads.state_dict() | {"svm_coef": svm}))
     fc = FcLayers(length, 8, 1)
     return Detector(config, small_detector.classes, small_detector.extractor, heads, fc)
 
@@ -93,11 +93,14 @@ def test_from_the_command_line(with_fc, small_model, small_set, tmp_path, monkey
 def test_what_does_not_fit_together_is_refused(with_fc, small_detector):
     with pytest.raises(ModelError, match="cascade of pool5 after fc6"):
         small_detector.cascade(with_fc, 5)
-    heads = Heads(**vars(small_detector.heads))
+    heads = Heads(**small_detector.heads.state_dict())
     names = ("other", *small_detector.classes[1:])
     other = Detector(small_detector.config, names, small_detector.extractor, heads)
-    with pytest.raises(ModelError, match="expected the same trunk, levels and classes"):
-        with_fc.cascade(other, 5)
+    config = dataclasses.replace(small_detector.config, parts=("window", "window"))
+    doubled = Detector(config, small_detector.classes, small_detector.extractor, heads)
+    for one in (other, doubled):
+        with pytest.raises(ModelError, match="expected the same trunk, levels and classes"):
+            with_fc.cascade(one, 5)
 
 
 def test_nothing_to_do_is_told(small_model, tmp_path, monkeypatch, capsys):

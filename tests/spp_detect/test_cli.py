@@ -138,6 +138,66 @@ def test_windows_from_a_file_train_the_same_model(spp, small_voc, tmp_path):
     assert "no boxes for photograph" in line
 
 
+SMALL = ("--backbone", "small5", "--weights", "none", "--scales", "160", "--max-windows", "60")
+
+
+def test_any_constant_can_be_set(spp, small_voc, tmp_path):
+    """By a file, by --set, by an option; each goes before the one before it."""
+    path = tmp_path / "some.json"
+    path.write_text('{"svm_c": 0.5, "regression_lambda": 7, "nms_iou": 0.4, "scales": [100]}')
+    sets = ("--set", "svm_c=0.25", "--set", "nms_iou=0.35", "--set", "max_windows=50")
+    options = ("--preset", "paper", "--config", path, *sets, *SMALL)
+    assert spp("train", small_voc, "--out", tmp_path / "run", *options)[0] == 0
+    text = json.loads((tmp_path / "run" / "config.json").read_text())
+    model, training = text["config"], text["training"]
+    assert (training["regression_lambda"], training["svm_c"]) == (7.0, 0.25)
+    assert (model["nms_iou"], model["max_windows"], model["scales"]) == (0.35, 60, [160])
+    assert (model["preset"], model["projection"]) == ("paper", "paper")
+    assert training["mirror_positives"] is False  # the preset's
+
+    # A model's own file makes another like it.
+    again = ("--config", tmp_path / "run" / "config.json", "--weights", "none")
+    assert spp("train", small_voc, "--out", tmp_path / "again", *again)[0] == 0
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "svm_c"), "'svm_c': expected key=value"),
+        (("--set", "svm_d=1"), "'svm_d=1': expected key=value"),
+        (("--set", "svm_c=low"), "svm_c 'low': expected float"),
+        (("--set", "svm_c=-1"), "svm_c -1.0: expected"),
+        (("--set", "preset=mine"), "preset 'mine': expected one of"),
+        (("--set", "fc_rank=3"), "fc_rank 3: expected 0"),
+        (("--scales", "160;200"), "--scales 160;200: expected numbers"),
+    ],
+)
+def test_constants_that_cannot_be_set(spp, small_voc, tmp_path, options, words):
+    run = ("train", small_voc, "--out", tmp_path / "run", "--backbone", "small5")
+    assert words in error_line(spp(*run, "--weights", "none", *options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "expected a json of keys and values"),
+        ("[]", "expected a json of keys and values"),
+        ('{"speed": 1}', "unknown key 'speed'"),
+        ('{"svm_c": "low"}', "svm_c 'low': expected float"),
+        (None, "some.json"),
+    ],
+)
+def test_a_file_of_constants_that_cannot_be_read(spp, small_voc, tmp_path, content, words):
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_text(content)
+    run = ("train", small_voc, "--out", tmp_path / "run", "--backbone", "small5")
+    assert words in error_line(spp(*run, "--weights", "none", "--config", path))
+    assert not (tmp_path / "run").exists()
+
+
 def spoil_photograph(voc, content):
     name = (voc / "ImageSets" / "Main" / "trainval.txt").read_text().split()[0]
     path = voc / "JPEGImages" / f"{name}.jpg"

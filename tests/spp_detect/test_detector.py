@@ -1,7 +1,9 @@
 """Detection against a slow reading of the method's text; model folders, whole and damaged."""
 
+import dataclasses
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,8 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from data import DataError, read_photo
 from proposals import propose
-from spp_detect import Detector, ModelError
+from spp_detect import Config, Detector, ModelError
+from spp_detect.config import TrainingConfig, make_config
+from spp_detect.fc import FcLayers
+from spp_detect.features import Trunk
+from spp_detect.heads import Heads
+from spp_detect.kernels.product import multiply_rows
 from spp_detect.prefetch import prepare_photos, search_windows
+from spp_detect.rcnn import BATCHES, RcnnExtractor
+from spp_detect.spp import SppExtractor
 
 
 @pytest.fixture()
@@ -53,7 +62,7 @@ def detect_slowly(detector, photo, windows):
     rows = []
     for c in range(len(detector.classes)):
         features = np.concatenate(
-            [detector.extractor.pool(maps, w[None]).features.float().numpy() for w in windows]
+            [maps.pool(w[None]).features.float().numpy() for w in windows]
         ).astype(np.float64)
         heads = detector.heads
         scores = features @ heads.svm_coef[c].double().numpy() + heads.svm_intercept[c].item()
@@ -114,6 +123,7 @@ def test_save_and_load_detect_the_same(small_detector, photo, tmp_path):
     again = Detector.load(tmp_path, "cpu")
     assert again.classes == small_detector.classes
     assert again.config == small_detector.config
+    assert again.training == small_detector.training
     assert small_detector.detect(photo) == again.detect(photo)
 
 
@@ -142,23 +152,18 @@ def test_detect_folder_from_python(small_detector, small_set, tmp_path, caplog, 
     )
 
 
-def check_same(found, expected) -> None:
-    for mine, its in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(mine, its)
-
-
 def test_detect_takes_any_form_of_a_photograph(small_detector, small_set):
     path = small_set.photographs[0].path
     photo = read_photo(path)
     expected = small_detector.detect(photo)
     assert len(expected.scores)
-    check_same(small_detector.detect(path), expected)
-    check_same(small_detector.detect(str(path)), expected)
+    assert small_detector.detect(path) == expected
+    assert small_detector.detect(str(path)) == expected
     with Image.open(path) as image:
-        check_same(small_detector.detect(image), expected)
-    check_same(small_detector.detect(photo[:, :, ::-1], bgr=True), expected)
+        assert small_detector.detect(image) == expected
+    assert small_detector.detect(photo[:, :, ::-1], bgr=True) == expected
     grey = np.ascontiguousarray(photo[:, :, 0])
-    check_same(small_detector.detect(grey), small_detector.detect(np.dstack([grey] * 3)))
+    assert small_detector.detect(grey) == small_detector.detect(np.dstack([grey] * 3))
 
 
 def test_detect_takes_lists(small_detector, small_set):
@@ -169,11 +174,11 @@ def test_detect_takes_lists(small_detector, small_set):
         found = small_detector.detect(given)
         assert isinstance(found, list)
         for one, its in zip(found, expected, strict=True):
-            check_same(one, its)
+            assert one == its
     assert small_detector.detect([]) == []
     windows = [propose(photo, small_detector.proposal_settings)[:40] for photo in photos]
     for one, photo, its in zip(small_detector.detect(paths, windows), photos, windows, strict=True):
-        check_same(one, small_detector.detect(photo, its))
+        assert one, small_detector.detect(photo == its)
 
 
 def test_detect_refuses_what_is_no_photograph(small_detector, tmp_path):
@@ -183,6 +188,102 @@ def test_detect_refuses_what_is_no_photograph(small_detector, tmp_path):
         small_detector.detect([tmp_path / "missing.jpg"])
     with pytest.raises(ValueError, match="2 photographs, windows of 1: expected of each"):
         small_detector.detect(["a.jpg", "b.jpg"], [np.zeros((1, 4), np.float32)])
+
+
+class Recorder:
+    """A watch that writes down when stages begin and end."""
+
+    def __init__(self):
+        self.steps = []
+
+    @contextmanager
+    def __call__(self, stage):
+        self.steps.append(f"<{stage}")
+        yield
+        self.steps.append(f"{stage}>")
+
+
+def in_turn(*stages):
+    return [step for stage in stages for step in (f"<{stage}", f"{stage}>")]
+
+
+@pytest.fixture(scope="module")
+def make_detector(small_detector):
+    """Makes a detector of the small one's trunk with fc6, its heads at random."""
+
+    def make(kind, **changes):
+        torch.manual_seed(0)
+        config = dataclasses.replace(small_detector.config, feature="fc6", fc_width=8, **changes)
+        extractor = kind(small_detector.extractor.backbone, config, torch.device("cpu"))
+        classes = len(small_detector.classes)
+        heads = Heads.empty(classes, extractor.length, 8)
+        heads.svm_coef.normal_()
+        return Detector(
+            config, small_detector.classes, extractor, heads, FcLayers(extractor.length, 8, 1)
+        )
+
+    return make
+
+
+SOME_WINDOWS = np.array([[0, 0, 40, 40], [10, 20, 90, 100], [10, 20, 90, 100]], np.float32)
+
+
+@pytest.mark.parametrize("scales", [(160,), (96, 160)])
+def test_stages_are_announced_in_order(make_detector, photo, scales):
+    detector, watch = make_detector(SppExtractor, scales=scales), Recorder()
+    scored = detector.score(photo, SOME_WINDOWS, watch)
+    assert watch.steps == in_turn("conv", "pooling", "fc", "classification")
+    assert torch.equal(scored.scores, detector.score(photo, SOME_WINDOWS).scores)
+
+
+def test_stages_of_rcnn_are_announced_in_order(make_detector, photo):
+    """Its convolutions go on window by window: batch by batch it warps and pools in between."""
+    detector, watch = make_detector(RcnnExtractor), Recorder()
+    windows = np.array([[k, k, k + 30, k + 40] for k in range(BATCHES["cpu"] + 1)], np.float32)
+    scored = detector.score(photo, windows, watch)
+    batches = in_turn("warp", "pooling", "warp", "pooling")
+    conv = ["<conv", "conv>", "<conv", *batches, "conv>"]
+    assert watch.steps == [*conv, *in_turn("fc", "classification")]
+    assert torch.equal(scored.scores, detector.score(photo, windows).scores)
+
+
+def test_stages_are_worked_in_while_they_are_announced(make_detector, photo, monkeypatch):
+    """What a timer counts for each is that stage's work."""
+    detector, watch = make_detector(SppExtractor), Recorder()
+    inner = {
+        "trunk": (Trunk, "__call__"),
+        "pyramid": (detector.extractor.pyramids[0], "pool_windows"),
+        "layers": (detector.fc, "describe"),
+    }
+    for name, (owner, attribute) in inner.items():
+        real = getattr(owner, attribute)
+
+        def work(*arguments, name=name, real=real):
+            watch.steps.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, attribute, work)
+
+    def score(*arguments):
+        watch.steps.append("svms")
+        return multiply_rows(*arguments)
+
+    monkeypatch.setattr("spp_detect.detector.multiply_rows", score)
+    detector.score(photo, SOME_WINDOWS, watch)
+    assert watch.steps == [
+        *("<conv", "trunk", "conv>"),
+        *("<pooling", "pyramid", "pooling>"),
+        *("<fc", "layers", "fc>"),
+        *("<classification", "svms", "classification>"),
+    ]
+
+
+def test_pooled_windows_are_scored_as_those_of_a_photograph(small_detector, photo):
+    pooled = small_detector.extractor.compute_maps(photo).pool(SOME_WINDOWS)
+    ours, theirs = small_detector.score_pooled(pooled), small_detector.score(photo, SOME_WINDOWS)
+    assert ours.size == theirs.size == photo.shape[1::-1]
+    assert torch.equal(ours.scores, theirs.scores)
+    np.testing.assert_array_equal(theirs.boxes, SOME_WINDOWS)
 
 
 @pytest.fixture()
@@ -196,6 +297,80 @@ def model(small_model, tmp_path):
 def edit_description(model, **changes):
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_trainings_constants_are_recorded(small_model, small_config, small_detector):
+    text = json.loads((small_model / "config.json").read_text())
+    assert text["version"] == 2
+    config = small_config()
+    for half, kind, wanted in (
+        ("config", Config, config.model),
+        ("training", TrainingConfig, config.training),
+    ):
+        assert list(text[half]) == [field.name for field in dataclasses.fields(kind)]
+        for name, value in text[half].items():
+            given = getattr(wanted, name)
+            assert value == (list(given) if isinstance(given, tuple) else given)
+    assert text["training"]["norm_photographs"] == 8  # not the default
+    assert small_detector.config == config.model
+    assert small_detector.training == config.training
+
+
+def test_the_trainings_constants_outlive_a_change_of_the_model(make_detector, tmp_path):
+    training = TrainingConfig(svm_c=0.5)
+    whole = make_detector(SppExtractor)
+    parts = whole.classes, whole.extractor, whole.heads, whole.fc
+    Detector(whole.config, *parts, training=training).compress(4).save(tmp_path)
+    assert Detector.load(tmp_path, "cpu").training == training
+
+
+# config.json of a small model as it was in version 1, that of the training and the model in one.
+VERSION_1 = {
+    "format": "spp-detect model",
+    "version": 1,
+    "config": {
+        **{"preset": "release", "extractor": "spp", "backbone": "small5", "weights": "none"},
+        **{"precision": "auto", "scales": [160], "long_side_limit": 6000},
+        **{"levels": [6, 3, 2, 1], "projection": "release", "scale_rule": "release"},
+        **{"proposals": "selective-search-dense", "max_windows": 3000, "feature": "pool5"},
+        **{"fc_width": 4096, "fc_start": "components", "fc_rank": 0, "finetune_iterations": 0},
+        **{"train_from": "", "mirror_finetuning": True, "finetune_positives": 32},
+        **{"finetune_negatives": 96, "finetune_iou": 0.5, "finetune_background": [0.1, 0.5]},
+        **{"finetune_rates": [0.001, 0.0001], "finetune_shares": [0.5, 0.5]},
+        **{"finetune_momentum": 0.9, "finetune_decay": 0.0005, "feature_norm": 20.0},
+        **{"norm_photographs": 8, "norm_windows": 50, "svm_c": 0.002, "svm_tolerance": 0.1},
+        **{"bias_multiplier": 10.0, "positive_weight": 2.0, "mirror_positives": False},
+        **{"negative_iou": 0.3, "negative_overlap": None, "hard_score": -1.0},
+        **{"evict_score": -1.2, "retrain_after": 2000, "regression_iou": 0.5},
+        **{"regression_lambda": 30.0, "promising": 0, "score_threshold": -1.5, "nms_iou": 0.3},
+        **{"max_detections": 100, "vote_iou": 0.45, "vote_score": -1.0, "seed": 0},
+    },
+}
+
+
+def test_a_model_of_version_1_is_read(small_detector, model, photo, tmp_path):
+    text = VERSION_1 | {"classes": list(small_detector.classes)}
+    (model / "config.json").write_text(json.dumps(text))
+    detector = Detector.load(model, "cpu")
+    assert detector.config == make_config(
+        "release", backbone="small5", scales=(160,), vote_iou=0.45
+    )
+    assert detector.training == TrainingConfig(
+        finetune_shares=(0.5, 0.5),
+        norm_photographs=8,
+        norm_windows=50,
+        svm_c=0.002,
+        svm_tolerance=0.1,
+        mirror_positives=False,
+        negative_overlap=None,
+    )
+    for mine, its in zip(detector.detect(photo), small_detector.detect(photo), strict=True):
+        np.testing.assert_array_equal(mine, its)
+    # Saved again it is one of now.
+    detector.save(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["version"] == 2
+    again = Detector.load(tmp_path / "again", "cpu")
+    assert (again.config, again.training) == (detector.config, detector.training)
 
 
 def edit_tensor(model, name, tensor):
@@ -212,9 +387,12 @@ def edit_tensor(model, name, tensor):
         (lambda m: (m / "model.safetensors").unlink(), "missing"),
         (lambda m: (m / "config.json").write_text("{"), "config.json"),
         (lambda m: (m / "config.json").write_text("[]"), "config.json"),
-        (lambda m: edit_description(m, version=99), "version 99, expected 1"),
+        (lambda m: edit_description(m, version=99), "version 99, expected 2"),
         (lambda m: edit_description(m, format="other"), "expected a file of format"),
         (lambda m: edit_description(m, config={"speed": 3}), "unknown key 'speed'"),
+        (lambda m: edit_description(m, training={"speed": 3}), "unknown key 'speed'"),
+        (lambda m: edit_description(m, training=3), "not a model's description"),
+        (lambda m: edit_description(m, training={"svm_c": -1.0}), "svm_c -1.0: expected"),
         (lambda m: edit_description(m, classes=["cat"]), "has shape"),
         (lambda m: edit_tensor(m, "heads.svm_intercept", torch.zeros(3)), "has shape (3,)"),
         (lambda m: (m / "model.safetensors").write_bytes(b"\0" * 50), "safetensors"),

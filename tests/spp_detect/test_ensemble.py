@@ -10,9 +10,11 @@ from data import read_photo
 from proposals import propose
 from spp_detect import cli
 from spp_detect.config import make_config
-from spp_detect.detector import Detector, ModelError
+from spp_detect.detector import Detector
 from spp_detect.ensemble import CombinedDetector, load_detector
-from spp_detect.postprocess import Heads, ScoredWindows, select_detections
+from spp_detect.heads import Heads
+from spp_detect.model_folder import ModelError
+from spp_detect.postprocess import ScoredWindows, select_detections
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def other_detector(small_detector):
     torch.manual_seed(1)
     heads = {
         name: tensor + 0.3 * tensor.std() * torch.randn_like(tensor)
-        for name, tensor in vars(small_detector.heads).items()
+        for name, tensor in small_detector.heads.state_dict().items()
     }
     return Detector(
         small_detector.config, small_detector.classes, small_detector.extractor, Heads(**heads)

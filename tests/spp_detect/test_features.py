@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from torch.nn import functional
 
 from spp_detect.backbones import Backbone, InputFormat, build_backbone
 from spp_detect.config import make_config
-from spp_detect.features import FeatureExtractor, PhotoMaps, choose_device, resized_size
+from spp_detect.features import choose_device
+from spp_detect.spp import PhotoMaps, SppExtractor, resized_size
 
 CPU = torch.device("cpu")
 STRIDE, CENTRE = 16, 6.0
@@ -45,7 +47,7 @@ def build_tiny():
 
 def build_extractor(preset="release", scales=(160,), levels=(3, 2, 1), **changes):
     config = make_config(preset, scales=scales, levels=levels, **changes)
-    return FeatureExtractor(build_tiny(), config, CPU)
+    return SppExtractor(build_tiny(), config, CPU)
 
 
 def random_photo(width, height, seed=0):
@@ -87,11 +89,11 @@ def cells_slowly(low, high, factor, cells, rule):
 def pool_slowly(maps, window, config):
     k = choose_slowly(window, maps.sides, min(maps.size), config.scale_rule)
     factor = (maps.sides[k] - 1) / (min(maps.size) - 1)
-    height, width, _ = maps.maps[k].shape
+    height, width, _ = maps.maps[""][k].shape
     x1, y1, x2, y2 = (float(v) for v in window)
     left, right = cells_slowly(x1, x2, factor, width, config.projection)
     top, bottom = cells_slowly(y1, y2, factor, height, config.projection)
-    crop = maps.maps[k][top : bottom + 1, left : right + 1].permute(2, 0, 1).contiguous()
+    crop = maps.maps[""][k][top : bottom + 1, left : right + 1].permute(2, 0, 1).contiguous()
     pooled = [functional.adaptive_max_pool2d(crop, n).flatten() for n in config.levels]
     return (k, left, top, right, bottom), torch.cat(pooled)
 
@@ -103,9 +105,9 @@ def test_pooled_windows_equal_the_loop(preset, scales, size):
     extractor = build_extractor(preset, scales)
     maps = extractor.compute_maps(random_photo(*size))
     windows = random_windows(80, *size)
-    pooled = extractor.pool(maps, windows)
+    pooled = maps.pool(windows)
     where, wanted = zip(*(pool_slowly(maps, w, extractor.config) for w in windows), strict=True)
-    assert pooled.features.dtype == maps.maps[0].dtype
+    assert pooled.features.dtype == maps.maps[""][0].dtype
     assert torch.equal(pooled.features[torch.from_numpy(pooled.inverse)], torch.stack(wanted))
     # Same scale and same cells: pooled once, and the first such window stands for the others.
     assert len(pooled.features) == len(set(where))
@@ -118,17 +120,17 @@ def test_duplicates_are_pooled_once(monkeypatch):
     extractor = build_extractor(scales=(96, 240))
     maps = extractor.compute_maps(random_photo(90, 70))
     counted = Counter()
-    pool_windows = extractor.pyramid.pool_windows
+    pool_windows = extractor.pyramids[0].pool_windows
 
     def count(one_map, cells):
         counted.update(map(tuple, cells.tolist()))
         return pool_windows(one_map, cells)
 
-    monkeypatch.setattr(extractor.pyramid, "pool_windows", count)
+    monkeypatch.setattr(extractor.pyramids[0], "pool_windows", count)
     window = np.array([[10, 10, 60, 60]], np.float32)
     other = np.array([[30, 0, 90, 70]], np.float32)
     windows = np.concatenate([window, other, window, window + 0.01, other])
-    pooled = extractor.pool(maps, windows)
+    pooled = maps.pool(windows)
     assert sum(counted.values()) == len(pooled.features) == 2
     assert pooled.first.tolist() == [0, 1]
     assert pooled.inverse.tolist() == [0, 1, 0, 0, 1]
@@ -138,7 +140,7 @@ def test_no_windows():
     for scales in ((160,), (96, 160)):
         extractor = build_extractor(scales=scales)
         maps = extractor.compute_maps(random_photo(90, 70))
-        pooled = extractor.pool(maps, np.zeros((0, 4), np.float32))
+        pooled = maps.pool(np.zeros((0, 4), np.float32))
         assert pooled.features.shape == (0, 6 * 14)
         assert pooled.first.shape == pooled.inverse.shape == (0,)
 
@@ -146,19 +148,19 @@ def test_no_windows():
 def test_maps_in_half_precision_are_pooled_as_they_are():
     extractor = build_extractor()
     maps = extractor.compute_maps(random_photo(90, 70))
-    halves = PhotoMaps(maps.size, maps.sides, tuple(m.half() for m in maps.maps))
+    halves = replace(maps, maps={"": tuple(m.half() for m in maps.maps[""])})
     windows = random_windows(30, 90, 70)
-    pooled = extractor.pool(halves, windows)
+    pooled = halves.pool(windows)
     assert pooled.features.dtype == torch.float16
     # Rounding keeps the order, so the maximum of the rounded is the rounded maximum.
-    unrounded = extractor.pool(maps, windows)
+    unrounded = maps.pool(windows)
     assert torch.equal(pooled.features, unrounded.features.half())
 
 
 def test_bfloat16_changes_maps_a_little():
     photo = random_photo(90, 70)
     exact, rounded = (
-        build_extractor(scales=(70,), precision=name).compute_maps(photo).maps[0]
+        build_extractor(scales=(70,), precision=name).compute_maps(photo).maps[""][0]
         for name in ("float32", "bfloat16")
     )
     assert exact.dtype == torch.float32
@@ -174,35 +176,35 @@ def test_maps_are_the_trunks_channels_last():
     maps = extractor.compute_maps(photo)
     assert maps.size == (90, 70)
     assert maps.sides == (70, 160)
-    assert len(maps.maps) == 2
+    assert len(maps.maps[""]) == 2
     # At the photograph's own size nothing is resized.
     with torch.inference_mode():
         wanted = extractor.backbone(extractor.backbone.normalise(photo))[0]
-    assert maps.maps[0].shape == (*wanted.shape[1:], 6)
+    assert maps.maps[""][0].shape == (*wanted.shape[1:], 6)
     for channel in range(6):
-        torch.testing.assert_close(maps.maps[0][:, :, channel], wanted[channel])
-    assert all(m.is_contiguous() and m.dtype == torch.float32 for m in maps.maps)
-    assert not any(m.requires_grad for m in maps.maps)
+        torch.testing.assert_close(maps.maps[""][0][:, :, channel], wanted[channel])
+    assert all(m.is_contiguous() and m.dtype == torch.float32 for m in maps.maps[""])
+    assert not any(m.requires_grad for m in maps.maps[""])
 
 
 def test_resizing_is_bilinear_without_antialiasing():
     """Against torch's own; OpenCV rounds to whole values, at most one off."""
     extractor = build_extractor(scales=(48,))
-    extractor.trunk = nn.Identity()
+    extractor.trunk = lambda pixels: {"": pixels}
     extractor.backbone.normalise = lambda photo: (
         torch.from_numpy(photo).float().permute(2, 0, 1)[None]
     )
     photo = random_photo(210, 150)
     pixels = torch.from_numpy(photo).float().permute(2, 0, 1)[None]
     wanted = functional.interpolate(pixels, (48, 67), mode="bilinear", align_corners=False)
-    (seen,) = extractor.compute_maps(photo).maps
+    (seen,) = extractor.compute_maps(photo).maps[""]
     assert seen.shape == (48, 67, 3)
     assert (seen - wanted[0].permute(1, 2, 0)).abs().max() <= 1.0
 
 
 def test_length():
     assert build_extractor().length == 6 * 14
-    assert FeatureExtractor(build_backbone("resnet18"), make_config(), CPU).length == 12_800
+    assert SppExtractor(build_backbone("resnet18"), make_config(), CPU).length == 12_800
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_photographs_one_or_few_pixels_wide(size):
     extractor = build_extractor(scales=(96, 160), long_side_limit=1200)
     maps = extractor.compute_maps(random_photo(*size))
     windows = random_windows(20, *size)
-    pooled = extractor.pool(maps, windows)
+    pooled = maps.pool(windows)
     assert len(pooled.inverse) == 20
     assert torch.isfinite(pooled.features).all()
 
@@ -254,17 +256,18 @@ def test_photographs_one_or_few_pixels_wide(size):
 def test_every_trunk_takes_photographs_of_any_shape(name, size):
     """Even where the limit of the long side leaves a strip narrower than the trunk's kernels."""
     config = make_config(backbone=name, scales=(48,), long_side_limit=600)
-    extractor = FeatureExtractor(build_backbone(name), config, CPU)
+    extractor = SppExtractor(build_backbone(name), config, CPU)
     maps = extractor.compute_maps(random_photo(*size))
-    pooled = extractor.pool(maps, np.array([[0, 0, *size]], np.float32))
+    pooled = maps.pool(np.array([[0, 0, *size]], np.float32))
     assert pooled.features.shape == (1, extractor.length)
     assert torch.isfinite(pooled.features).all()
 
 
-def column_map(size, sides, height, width):
+def column_map(extractor, size, height, width):
     """A map that tells where it was pooled: each cell holds its column and minus its column."""
     columns = torch.arange(float(width)).expand(height, width)
-    return PhotoMaps(size, sides, (torch.stack([columns, -columns], dim=2).contiguous(),))
+    one_map = torch.stack([columns, -columns], dim=2).contiguous()
+    return PhotoMaps(size, extractor.sides(size), {"": (one_map,)}, extractor)
 
 
 @pytest.mark.parametrize(
@@ -273,14 +276,13 @@ def column_map(size, sides, height, width):
 def test_windows_of_panoramas_keep_their_place(size):
     """The factor of the short side alone is coarse where that side is a few pixels."""
     extractor = build_extractor(scales=(688,), levels=(1,))
-    extractor.backbone.channels = 2
     resized = resized_size(size, 688, extractor.config.long_side_limit)
     cells = resized[0] // STRIDE
-    maps = column_map(size, extractor.sides(size), max(1, resized[1] // STRIDE), cells)
+    maps = column_map(extractor, size, max(1, resized[1] // STRIDE), cells)
     starts = np.linspace(0, size[0] * 0.95, 12).round()
     for start in starts:
         window = np.array([[start, 0, start + size[0] // 20, size[1]]], np.float32)
-        right, left = extractor.pool(maps, window).features[0].tolist()
+        right, left = maps.pool(window).features[0].tolist()
         factor = resized[0] / size[0]
         wanted_left = (window[0, 0] * factor - CENTRE) / STRIDE
         wanted_right = (window[0, 2] * factor - CENTRE) / STRIDE
@@ -310,6 +312,6 @@ def test_real_photographs(mini_voc):
         photo = read_photo(path)
         maps = extractor.compute_maps(photo)
         size = photo.shape[1::-1]
-        pooled = extractor.pool(maps, random_windows(50, *size))
+        pooled = maps.pool(random_windows(50, *size))
         wanted = [pool_slowly(maps, w, extractor.config)[1] for w in random_windows(50, *size)]
         assert torch.equal(pooled.features[torch.from_numpy(pooled.inverse)], torch.stack(wanted))

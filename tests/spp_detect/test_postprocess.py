@@ -9,7 +9,8 @@ from torchvision.ops import box_iou, nms
 
 from bbox_regression import decode
 from spp_detect.config import make_config
-from spp_detect.postprocess import Heads, ScoredWindows, select_detections
+from spp_detect.heads import Heads
+from spp_detect.postprocess import ScoredWindows, select_detections
 
 BOXES = torch.tensor(
     [

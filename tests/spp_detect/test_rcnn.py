@@ -8,8 +8,8 @@ from torch import nn
 from spp_detect import rcnn
 from spp_detect.backbones import Backbone, InputFormat, build_backbone
 from spp_detect.config import make_config
-from spp_detect.features import FeatureExtractor
 from spp_detect.rcnn import CONTEXT, CROP_SIDE, RcnnExtractor, warp_windows
+from spp_detect.spp import SppExtractor
 
 CPU = torch.device("cpu")
 INNER = CROP_SIDE - 2 * CONTEXT
@@ -141,7 +141,7 @@ def test_features_equal_one_window_at_a_time():
     photo = random_photo()
     source = extractor.compute_maps(photo)
     assert source.size == (WIDTH, HEIGHT)
-    pooled = extractor.pool(source, WINDOWS)
+    pooled = source.pool(WINDOWS)
     assert pooled.features.shape == (len(WINDOWS), extractor.length) == (10, 5 * 14)
     assert pooled.features.dtype == torch.float32
     assert not pooled.features.requires_grad
@@ -161,8 +161,8 @@ def test_a_feature_is_ordered_as_spp_nets():
         maps = extractor.backbone(warp_windows(source.pixels, torch.from_numpy(WINDOWS[:1])))
     whole = torch.tensor([[0, 0, maps.shape[3] - 1, maps.shape[2] - 1]], dtype=torch.int32)
     channels_last = maps[0].permute(1, 2, 0).contiguous()
-    wanted = extractor.pyramid.pool_windows(channels_last, whole)
-    torch.testing.assert_close(extractor.pool(source, WINDOWS[:1]).features, wanted)
+    wanted = extractor.pyramids[0].pool_windows(channels_last, whole)
+    torch.testing.assert_close(source.pool(WINDOWS[:1]).features, wanted)
 
 
 def test_duplicates_are_computed_once(monkeypatch):
@@ -175,7 +175,7 @@ def test_duplicates_are_computed_once(monkeypatch):
 
     monkeypatch.setattr(rcnn, "warp_windows", count)
     windows = WINDOWS[[3, 0, 3, 1, 0]]
-    pooled = extractor.pool(extractor.compute_maps(random_photo()), windows)
+    pooled = extractor.compute_maps(random_photo()).pool(windows)
     assert sum(warped) == len(pooled.features) == 3
     assert pooled.first.tolist() == [0, 1, 3]
     assert pooled.inverse.tolist() == [0, 1, 0, 2, 1]
@@ -183,7 +183,7 @@ def test_duplicates_are_computed_once(monkeypatch):
 
 def test_no_windows():
     extractor = RcnnExtractor(build_tiny(), make_config(), CPU)
-    pooled = extractor.pool(extractor.compute_maps(random_photo()), np.zeros((0, 4), np.float32))
+    pooled = extractor.compute_maps(random_photo()).pool(np.zeros((0, 4), np.float32))
     assert pooled.features.shape == (0, extractor.length)
     assert pooled.first.shape == pooled.inverse.shape == (0,)
 
@@ -192,7 +192,7 @@ def test_no_windows():
 def test_features_are_as_long_as_spp_nets(name):
     backbone = build_backbone(name)
     extractor = RcnnExtractor(backbone, make_config(backbone=name), CPU)
-    pooled = extractor.pool(extractor.compute_maps(random_photo()), WINDOWS[:2])
-    assert extractor.length == FeatureExtractor(backbone, extractor.config, CPU).length
+    pooled = extractor.compute_maps(random_photo()).pool(WINDOWS[:2])
+    assert extractor.length == SppExtractor(backbone, extractor.config, CPU).length
     assert pooled.features.shape == (2, extractor.length)
     assert torch.isfinite(pooled.features).all()

@@ -21,10 +21,13 @@ from spp_detect.backbones import (
     InputFormat,
     WeightsError,
     build_backbone,
+    cut_backbone,
     load_weights,
 )
 from spp_detect.backbones.base import Backbone, measure_grid
 from spp_detect.backbones.zf5 import WithinChannelNorm
+from spp_detect.config import ConfigError
+from spp_detect.features import Trunk
 
 # Centre of cell 0 and channels. Worked by hand: each layer adds ((k − 1)/2 − p) · stride so far.
 # zf5: (3-1)·1 + 1·2 + 2·4 + 1·8 + 0 = 20. alexnet: (5-2)·1 + 1·4 + 0·8 + 1·8 + 0 = 15.
@@ -88,14 +91,12 @@ def make_positive(layers: nn.Module) -> nn.Module:
     return layers
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("name", GEOMETRY)
-def test_an_impulse_lights_cells_around_the_one_that_the_formula_names(name, axis):
-    backbone = copy.deepcopy(trunk(name))
-    layers = make_positive(backbone.layers)
-    cell, centre = 24, backbone.grid.centre
+def check_impulse(layers, grid, axis):
+    """An impulse on a cell's centre lights cells symmetrically around that cell."""
+    layers = make_positive(copy.deepcopy(layers))
+    cell, centre = 384 // grid.stride, grid.centre
     # Between two pixels where the centre is (vgg16).
-    position = [int(np.floor(centre)) + 16 * cell, int(np.ceil(centre)) + 16 * cell]
+    position = [int(np.floor(centre)) + 384, int(np.ceil(centre)) + 384]
     pixels = torch.zeros((1, 3, 784, 32) if axis == 0 else (1, 3, 32, 784))
     pixels.select(2 + axis, position[0])[...] = 1.0
     pixels.select(2 + axis, position[1])[...] = 1.0
@@ -107,6 +108,12 @@ def test_an_impulse_lights_cells_around_the_one_that_the_formula_names(name, axi
     np.testing.assert_allclose(response[lit], response[lit][::-1], rtol=1e-4)
     middle = (response * np.arange(len(response))).sum() / response.sum()
     assert middle == pytest.approx(cell, abs=1e-3)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_an_impulse_lights_cells_around_the_one_that_the_formula_names(name, axis):
+    check_impulse(trunk(name).layers, trunk(name).grid, axis)
 
 
 def test_measure_grid_hand_worked():
@@ -321,6 +328,171 @@ def test_equals_torchvisions_net_at_the_cut(name):
     hook.remove()
     assert maps.std() > 0
     assert torch.equal(maps, seen[0])
+
+
+# Cut after layers.
+
+PIXELS = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+
+
+def list_names(backbone: Backbone) -> list[str]:
+    """Names of a trunk's layers, as torchvision has them."""
+    tops = [name for name, _ in backbone.layers.named_children()]
+    if tops == ["features"]:
+        return [f"features.{i}" for i in range(len(backbone.layers.features))]
+    return tops
+
+
+@functools.cache
+def make_pair(name: str) -> tuple[Backbone, nn.Module]:
+    """A trunk, and what torch runs: torchvision's whole net where it has one."""
+    backbone = copy.deepcopy(trunk(name))
+    if name not in CUTS:
+        return backbone, backbone.layers
+    give_weights(backbone, full_net(name))
+    return backbone, full_net(name)
+
+
+@functools.cache
+def run_torch(name: str) -> dict[str, torch.Tensor]:
+    """The map after each layer but the last, by torch's own forward pass."""
+    backbone, net = make_pair(name)
+    seen = {}
+
+    def watch(layer):
+        return net.get_submodule(layer).register_forward_hook(
+            # A copy: the next layer may work in place.
+            lambda _module, _inputs, output: seen.__setitem__(layer, output.clone())
+        )
+
+    hooks = [watch(layer) for layer in list_names(backbone)[:-1]]
+    with torch.inference_mode():
+        net(PIXELS)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_a_trunk_cut_everywhere_gives_torchs_own_maps(name):
+    backbone, _ = make_pair(name)
+    wanted, names = run_torch(name), list_names(backbone)
+    segments = cut_backbone(backbone, [*names[:-1], ""])
+    assert [segment.name for segment in segments] == [*names[:-1], ""]
+    layers = [backbone.layers.get_submodule(one) for one in names]
+    maps = PIXELS
+    for i, segment in enumerate(segments):
+        with torch.inference_mode():
+            maps = segment.layers(maps.clone())
+            if segment.name:
+                assert torch.equal(maps, wanted[segment.name])
+        assert segment.channels == maps.shape[1]
+        assert segment.grid == measure_grid(nn.Sequential(*layers[: i + 1]))
+    with torch.inference_mode():
+        assert torch.equal(maps, backbone(PIXELS))
+    assert (segments[-1].grid, segments[-1].channels) == (backbone.grid, backbone.channels)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("zf5", ["conv1", "pool1"]),
+        ("zf5", ["conv5"]),  # nothing but a ReLU after it
+        ("alexnet", ["features.0", "features.5"]),
+        ("vgg16", ["features.9", "features.14", "features.15"]),
+        ("resnet18", ["conv1", "bn1"]),
+        ("resnet18", ["layer1"]),
+        ("resnet50", ["layer2"]),
+        ("squeezenet1_1", ["features.3", "features.4"]),
+        ("mobilenet_v2", ["features.6"]),
+        ("mobilenet_v3_large", ["features.2"]),
+        ("small5", ["conv2", "conv4"]),
+    ],
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_trunk_for_inference_gives_torchs_own_maps(name, layers, last):
+    """Though its batch norms are folded, and though layers after a cut work in place."""
+    backbone, _ = make_pair(name)
+    wanted = {layer: run_torch(name)[layer] for layer in layers}
+    if last:
+        with torch.inference_mode():
+            wanted[""] = backbone(PIXELS)
+    pixels = PIXELS.clone()
+    maps = Trunk(backbone, tuple(wanted), "float32")(pixels)
+    assert list(maps) == list(wanted)
+    for layer, one_map in maps.items():
+        scale = wanted[layer].abs().max().item()
+        torch.testing.assert_close(one_map, wanted[layer], atol=1e-5 * scale, rtol=1e-4)
+    assert torch.equal(pixels, PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "stride", "centre", "channels"),
+    [
+        # ((k - 1)/2 - p) · stride so far: conv1 3 - 1; pool1 1 · 2; conv2 2 · 4; pool2 1 · 8.
+        ("zf5", "conv1", 2, 2.0, 96),
+        ("zf5", "pool1", 4, 4.0, 96),
+        ("zf5", "conv2", 8, 12.0, 256),
+        ("zf5", "pool2", 16, 20.0, 256),
+        # 5 - 2; 3 + 1 · 4; 7 + 1 · 8.
+        ("alexnet", "features.0", 4, 3.0, 64),
+        ("alexnet", "features.2", 8, 7.0, 64),
+        ("alexnet", "features.5", 16, 15.0, 192),
+        ("vgg16", "features.9", 4, 1.5, 128),  # two poolings of 2: .5 + 1
+        ("resnet18", "conv1", 2, 0.0, 64),
+        ("resnet18", "layer1", 4, 0.0, 64),
+        ("resnet18", "layer2", 8, 0.0, 128),
+        ("resnet50", "layer2", 8, 0.0, 512),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_grids_of_earlier_layers(name, layer, stride, centre, channels, axis):
+    (segment,) = cut_backbone(trunk(name), [layer])
+    assert (segment.grid.stride, segment.grid.centre) == (stride, centre)
+    assert segment.channels == channels
+    check_impulse(segment.layers, segment.grid, axis)
+
+
+def test_segments_share_the_trunks_weights():
+    backbone = fresh("small5")
+    segments = cut_backbone(backbone, ["conv2", ""])
+    ours = [parameter for segment in segments for parameter in segment.layers.parameters()]
+    theirs = list(backbone.parameters())
+    assert len(ours) == len(theirs)
+    assert all(one is other for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_trunk_that_is_not_cut_is_one_segment():
+    (segment,) = cut_backbone(trunk("resnet18"), [""])
+    assert segment.layers is trunk("resnet18").layers
+    assert (segment.name, segment.channels) == ("", 256)
+    assert segment.grid == trunk("resnet18").grid
+
+
+def test_the_order_of_the_names_does_not_matter():
+    for names in (["layer1", "layer2", ""], ["", "layer2", "layer1"], ["layer2", "", "layer1"] * 2):
+        segments = cut_backbone(trunk("resnet18"), names)
+        assert [segment.name for segment in segments] == ["layer1", "layer2", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet18", "layer9"),
+        ("resnet18", "layer3"),  # the last is named ""
+        ("resnet18", "layer2.0"),
+        ("alexnet", "features"),
+        ("alexnet", "features.11"),
+        ("zf5", "Conv1"),
+    ],
+)
+def test_names_of_no_layer_before_the_last(name, layer):
+    first = list_names(trunk(name))[0]
+    with pytest.raises(
+        ConfigError, match=f"layer '{layer}': expected a .* {name} .*{first}, "
+    ) as e:
+        cut_backbone(trunk(name), ["", layer])
+    assert "\n" not in str(e.value)
 
 
 def test_unknown_name():

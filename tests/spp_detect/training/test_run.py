@@ -169,7 +169,7 @@ def test_mined_windows_are_pooled_again(feature, tmp_path, small_set, make_run, 
     alone = []
     for i, k in chosen:
         pooled = run.extractor.pool(run.maps.get(i), run._labelled_windows(i)[k : k + 1])
-        alone.append(run._describe(pooled.features).half().float())
+        alone.append(run._apply_fc(pooled.features).half().float())
     wanted = torch.cat(alone).numpy()
     rows = np.full(wanted.shape, np.nan, np.float32)
     run._fetch(np.array([(i << WINDOW_BITS) + k for i, k in chosen]), rows)
