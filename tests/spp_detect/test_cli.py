@@ -146,6 +146,7 @@ def test_any_constant_can_be_set(spp, small_voc, tmp_path):
     path = tmp_path / "some.json"
     path.write_text('{"svm_c": 0.5, "regression_lambda": 7, "nms_iou": 0.4, "scales": [100]}')
     sets = ("--set", "svm_c=0.25", "--set", "nms_iou=0.35", "--set", "max_windows=50")
+    sets += ("--set", "finetune_iterations=0", "--set", "feature=pool5")
     options = ("--preset", "paper", "--config", path, *sets, *SMALL)
     assert spp("train", small_voc, "--out", tmp_path / "run", *options)[0] == 0
     text = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -37,7 +37,7 @@ def test_release_constants():
     training = make_training_config("release")
     assert config.preset == "release"
     assert config.levels == (6, 3, 2, 1)
-    assert config.scales == (688,)
+    assert config.scales == (480, 576, 688, 874, 1200)
     assert (config.projection, config.scale_rule) == ("release", "release")
     assert config.parts == ("window",)
     assert training.feature_norm == 20
@@ -46,7 +46,11 @@ def test_release_constants():
     assert training.svm_tolerance == 0.1
     assert training.negative_iou == 0.3
     assert training.negative_overlap is None
-    assert (training.hard_score, training.evict_score, training.retrain_after) == (-1, -1.2, 2000)
+    assert (training.hard_score, training.evict_score, training.retrain_after) == (
+        -1.0001,
+        -1.2,
+        2000,
+    )
     assert (training.regression_iou, training.regression_lambda) == (0.5, 4000)
     assert (config.score_threshold, config.nms_iou, config.max_detections) == (-1.5, 0.3, 100)
 
@@ -58,13 +62,26 @@ def differences(one, other):
 
 def test_the_presets_differ_where_paper_and_release_do():
     assert differences("paper", "release") == {
+        "backbone": "zf5_paper",
+        "scales": (480, 576, 688, 864, 1200),
+        "long_side_rounding": "nearest",
+        "distinct": "clamped",
         "projection": "paper",
         "scale_rule": "paper",
         "negative_overlap": 0.7,
+        "difficult_negatives": False,
+        "hard_score": -1.0,
         "regression_lambda": 1000.0,  # R-CNN's, the paper gives none
+        "regression_inclusive": False,
+        "regression_strict": False,
         "svm_tolerance": 0.01,
+        "finetune_iterations": 300_000,
+        "finetune_sampling": "photographs",
         "finetune_rates": (1e-4, 1e-5),
         "finetune_shares": (5 / 6, 1 / 6),
+        "fc8_bias_rate": 1.0,
+        "fc8_bias_decay": True,
+        "fc8_background_bias": 0.0,
     }
 
 
@@ -74,6 +91,9 @@ def test_every_other_default_is_of_the_paper_or_of_the_release():
     assert make_run_config() == RunConfig(Config(), TrainingConfig())
     own = set(differences("default", "paper")) & set(differences("default", "release"))
     assert own == {
+        # A frozen ResNet-18 at one scale: what a machine without a GPU trains in minutes.
+        *("backbone", "scales", "feature", "finetune_iterations", "fc_start", "precision"),
+        *("proposals", "min_window_side"),
         *("regression_lambda", "mirror_positives"),
         *("finetune_rates", "finetune_shares"),  # the paper's and the release's are for days
         "vote_iou",  # neither has a vote

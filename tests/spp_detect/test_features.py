@@ -46,7 +46,8 @@ def build_tiny():
 
 
 def build_extractor(preset="release", scales=(160,), levels=(3, 2, 1), **changes):
-    config = make_config(preset, scales=scales, levels=levels, **changes)
+    rules = {"projection": preset, "scale_rule": preset}
+    config = make_config(scales=scales, levels=levels, **rules, **changes)
     return SppExtractor(build_tiny(), config, CPU)
 
 

@@ -116,7 +116,7 @@ def choose_slowly(window, sides):
 
 
 def build_extractor(chosen, kind=SppExtractor, **changes):
-    config = make_config("release", parts=chosen, levels=LEVELS, precision="float32", **changes)
+    config = make_config(parts=chosen, levels=LEVELS, precision="float32", **changes)
     return kind(build_tiny(), config, CPU)
 
 
