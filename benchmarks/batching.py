@@ -14,14 +14,14 @@ from timing import find_ratio, time_in_turns, write_result
 from spp_detect.backbones import build_backbone
 from spp_detect.dtype import find_dtype
 from spp_detect.features import choose_device
-from spp_detect.inference_copy import FrozenNetwork
+from spp_detect.inference_copy import InferenceCopy
 
 SIZES = {"photographs of 500 × 375 at 688": (688, 917), "at 240": (240, 320)}
 TOGETHER = 4
 
 
 @torch.inference_mode()
-def time_batch(network: FrozenNetwork, photos: torch.Tensor, rounds: int) -> dict[str, list[float]]:
+def time_batch(network: InferenceCopy, photos: torch.Tensor, rounds: int) -> dict[str, list[float]]:
     """Seconds for photographs (N, 3, H, W) on either way."""
     work = {
         "one by one": lambda: [network(photo) for photo in photos.split(1)],
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = choose_device("auto")
     backbone = build_backbone("resnet18").eval().to(device)
-    network = FrozenNetwork(backbone.to(memory_format=torch.channels_last), "auto")
+    network = InferenceCopy(backbone.to(memory_format=torch.channels_last), "auto")
     results = {}
     for name, size in SIZES.items():
         photos = torch.rand(TOGETHER, 3, *size, device=device)

@@ -19,35 +19,30 @@ from timing import write_result
 from data import open_dataset, read_photo
 from proposals import propose
 from spp_detect import Detector
+from spp_detect.experiments.speed import StageClock
 from spp_detect.postprocess import select_detections
 
-STAGES = ("reading", "proposals", "convolutions", "pooling", "fc", "svm, regression, nms")
+STAGES = {  # of a StageClock, by their names in the result
+    "reading": ("reading",),
+    "proposals": ("proposals",),
+    "convolutions": ("conv", "warp"),  # R-CNN's crops are warped batch by batch
+    "pooling": ("pooling",),
+    "fc": ("fc",),
+    "svm, regression, nms": ("classification",),
+}
 
 
 def time_stages(detector: Detector, path: Path) -> list[float]:
     """Seconds of each of `STAGES` for one photograph."""
-    marks = [time.perf_counter()]
-
-    def mark() -> None:
-        if detector.extractor.device.type == "cuda":
-            torch.cuda.synchronize()
-        marks.append(time.perf_counter())
-
-    photo = read_photo(path)
-    mark()
-    windows = propose(photo, detector.proposal_settings)
-    mark()
-    maps = detector.extractor.compute_maps(photo)
-    mark()
-    pooled = detector.extractor.pool(maps, windows)
-    mark()
-    pooled, windows = detector.choose(pooled, windows)
-    described = detector.describe(pooled)
-    mark()
-    scored = detector.classify(pooled, described, windows, maps.size)
-    select_detections([scored], detector.config)
-    mark()
-    return np.diff(marks).tolist()
+    clock = StageClock(detector.extractor.device)
+    with clock("reading"):
+        photo = read_photo(path)
+    with clock("proposals"):
+        windows = propose(photo, detector.proposal_settings)
+    scored = detector.score(photo, windows, clock)
+    with clock("classification"):
+        select_detections([scored], detector.config)
+    return [sum(clock.seconds[stage] for stage in stages) for stages in STAGES.values()]
 
 
 def main() -> None:

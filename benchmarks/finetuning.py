@@ -21,12 +21,13 @@ import torch
 
 from data import open_dataset
 from spp_detect.backbones import build_backbone, load_weights
-from spp_detect.config import make_config
+from spp_detect.config import make_run_config
 from spp_detect.features import choose_device
 from spp_detect.files import write_json
-from spp_detect.provenance import find_commit, record_run
+from spp_detect.provenance import record_run
+from spp_detect.training.feature_cache import Resources
 from spp_detect.training.finetuning import FineTuner
-from spp_detect.training.run import Resources, TrainingRun
+from spp_detect.training.run import TrainingRun
 
 BATCH = 128
 
@@ -55,26 +56,26 @@ def now(device: torch.device) -> float:
 
 
 def time_steps(tuner: FineTuner, start: int, count: int) -> float:
-    """Seconds per step, batches prepared as in training."""
-    with ThreadPoolExecutor(1) as tuner._worker:
-        batches = tuner._prepare_batches(start, start + count + 1)
-        tuner._step(start, next(batches))
-        begun = now(tuner.extractor.device)
+    """Seconds per step, batches read as in training."""
+    with ThreadPoolExecutor(1) as worker:
+        batches = tuner.read_batches(worker, start, start + count + 1)
+        tuner.learn(start, next(batches))
+        begun = now(tuner.device)
         for step, batch in enumerate(itertools.islice(batches, count), start + 1):
-            tuner._step(step, batch)
-        return (now(tuner.extractor.device) - begun) / count
+            tuner.learn(step, batch)
+        return (now(tuner.device) - begun) / count
 
 
 def profile(tuner: FineTuner, steps: int) -> dict[str, float]:
     """Seconds of the parts of a step, one after the other; in training the first runs beside."""
     parts: dict[str, list[float]] = {}
-    device = tuner.extractor.device
+    device = tuner.device
     for step in range(steps):
         marks = [now(device)]
-        batch = tuner._prepare(tuner._draw_batch(step))
+        batch = tuner.read(tuner.sampler.draw_batch(step))
         marks.append(now(device))
         tuner.network.train()
-        loss = torch.nn.functional.cross_entropy(*tuner._score(batch))
+        loss = torch.nn.functional.cross_entropy(*tuner.score(batch))
         marks.append(now(device))
         tuner.optimiser.zero_grad()
         loss.backward()
@@ -97,19 +98,19 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
-    find_commit()  # as it stands when the benchmark starts
     device = choose_device("auto")
     dataset = open_dataset(arguments.data, "trainval")
     dataset = dataclasses.replace(dataset, photographs=dataset.photographs[: arguments.photographs])
     with tempfile.TemporaryDirectory() as folder:
         backbone = build_backbone("resnet18")
         load_weights(backbone, arguments.weights)
-        config = make_config(finetune_iterations=10**6, feature="fc7")
+        config = make_run_config(finetune_iterations=10**6, feature="fc7")
         run = TrainingRun(Path(folder) / "run", dataset, config, backbone, Resources(device))
-        run.windows = run.propose_windows()
-        tuner = run.make_tuner()
-        run._fill(tuner.store, mirrored=True)
-        sizes = (run.extractor.length, config.fc_width, len(dataset.classes) + 1)
+        table = run.propose()
+        cache = run.open_cache(table)
+        tuner = run.make_tuner(table, cache)
+        cache.fill(mirrored=True)
+        sizes = (run.extractor.length, config.model.fc_width, len(dataset.classes) + 1)
         time_steps(tuner, 0, 2)
         multiply(*sizes, device)
         seconds: dict[str, list[float]] = {"step": [], "products": []}

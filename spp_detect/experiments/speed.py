@@ -271,7 +271,7 @@ def _measure_contender(
     with clock("classification"):
         select_detections([scored], detector.config)
     seconds = {stage: clock.seconds[stage] for stage in STAGES[2:]}
-    if isinstance(detector.extractor, RcnnExtractor):
+    if detector.config.extractor == "rcnn":
         # R-CNN's, a part of its convolutions, which run window by window.
         seconds["warp"] = clock.seconds["warp"]
         seconds["conv"] += seconds["warp"]

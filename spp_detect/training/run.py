@@ -269,7 +269,11 @@ class TrainingRun:
         torch.manual_seed(model.seed)
         fc_layers = FcLayers(self.extractor.length, model.fc_width, 2).eval()
         channels = self.extractor.backbone.channels
-        fits = trained is not None and fc_layers.start_from(trained, channels, model.levels)
+        # A net's own fc6 takes the window alone, whose values must come first.
+        alone = model.parts[0] == "window"
+        fits = (
+            alone and trained is not None and fc_layers.start_from(trained, channels, model.levels)
+        )
         start = OWN_FC if fits else self.config.training.fc_start
         return fc_layers.to(self.resources.device), start
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import DataError
+from data import DataError, read_photo
 from spp_detect import cli
 from spp_detect.detector import Detector
 from spp_detect.dtype import find_dtype
@@ -28,7 +28,7 @@ from spp_detect.experiments.speed import (
     sample_photographs,
 )
 from spp_detect.fc import build_fc
-from spp_detect.postprocess import Heads
+from spp_detect.heads import Heads
 from spp_detect.rcnn import BATCHES, RcnnExtractor
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.terminal import show_benchmark
@@ -60,10 +60,11 @@ def result(small_detector, paths):
 def fc_detector(small_detector):
     """The small detector with an untrained fc6 between pyramid and SVMs."""
     config = dataclasses.replace(small_detector.config, feature="fc6", fc_width=16)
-    heads = {**vars(small_detector.heads), "svm_coef": torch.randn(len(small_detector.classes), 16)}
+    coef = torch.randn(len(small_detector.classes), 16)
+    heads = Heads(**dict(small_detector.heads.named_buffers()) | {"svm_coef": coef})
     extractor = small_detector.extractor
     fc = build_fc(config, extractor.length)
-    return Detector(config, small_detector.classes, extractor, Heads(**heads), fc)
+    return Detector(config, small_detector.classes, extractor, heads, fc)
 
 
 @pytest.fixture()
@@ -152,40 +153,91 @@ def test_repeats_count_once(small_detector, paths):
     assert isinstance(one["seconds"][RCNN]["conv"], float)
 
 
-def test_the_clock_adds_up_passes_and_lies_around_them():
-    class Ticks(StageClock):
-        ticks = 0
+class FakeTime:
+    """A clock that tells what it is set to, and goes on by itself by `step` at every look."""
 
-        def _now(self):
-            self.ticks += 1
-            return float(self.ticks)
+    def __init__(self, step=0.0):
+        self.now, self.step = 100.0, step
 
-    clock = Ticks(torch.device("cpu"))
-    module = torch.nn.ReLU()
-    with clock.watch(module, "inner"), clock.measure("outer"):
+    def perf_counter(self):
+        self.now += self.step
+        return self.now
+
+
+@pytest.fixture
+def fake_time(monkeypatch):
+    """Puts a clock in the place of `speed`'s."""
+
+    def put(step=0.0):
+        clock = FakeTime(step)
+        monkeypatch.setattr(speed, "time", clock)
+        return clock
+
+    return put
+
+
+def test_a_stage_inside_another_is_not_counted_in_it(fake_time):
+    time, clock = fake_time(), StageClock(torch.device("cpu"))
+    time.now += 1000  # before any stage
+    with clock("outer"):
+        time.now += 1
         for _ in range(3):
-            module(torch.zeros(1))
-    module(torch.zeros(1))  # no longer watched
-    assert dict(clock.seconds) == {"outer": 7, "inner": 3}
+            with clock("inner"):
+                time.now += 10
+                with clock("innermost"):
+                    time.now += 100
+                time.now += 20
+            time.now += 2
+    time.now += 1000  # between stages
+    with clock("inner"):
+        time.now += 5
+    with clock("outer"), clock("outer"):
+        time.now += 4
+    assert dict(clock.seconds) == {"outer": 1 + 6 + 4, "inner": 90 + 5, "innermost": 300}
+    # All that passed in a stage is some stage's.
+    assert sum(clock.seconds.values()) == time.now - 100 - 2000
 
 
-def test_rcnns_convolutions_and_pyramid_are_told_apart(small_detector, paths, monkeypatch):
+def test_a_stage_that_fails_is_left(fake_time):
+    time, clock = fake_time(), StageClock(torch.device("cpu"))
+    with clock("outer"):
+        with pytest.raises(KeyError), clock("inner"):
+            time.now += 3
+            raise KeyError
+        time.now += 4
+    time.now += 50
+    assert dict(clock.seconds) == {"outer": 4, "inner": 3}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_queued_work_of_a_gpu_is_waited_for():
+    device = torch.device("cuda")
+    values = torch.rand(4096, 4096, device=device)
+    clock = StageClock(device)
+    with clock("outer"), clock("inner"):
+        for _ in range(20):
+            values @ values
+    assert clock.seconds["inner"] > 10 * clock.seconds["outer"]
+
+
+def test_rcnns_convolutions_and_pyramid_are_told_apart(small_detector, paths, fake_time):
     """With a clock that ticks once a look: 4 looks a batch, 2 more around all of them."""
-    ticks = iter(range(1_000_000))
-    monkeypatch.setattr(StageClock, "_now", lambda self: float(next(ticks)))
+    fake_time(step=1.0)
     (one,) = run_benchmark(small_detector, paths[:1], SETTINGS)["photographs"]
     batches = -(-one["distinct_windows"][RCNN] // BATCHES["cpu"])
     seconds = one["seconds"][RCNN]
+    # A batch: until the warp, the warp, the trunk, the pyramid.
     assert seconds["pooling"] == batches
-    assert seconds["conv"] == 3 * batches + 2  # maps 1, pool 4 · batches + 1, less the pyramid
-    assert one["warp"][RCNN] == 2 * batches + 2
-    assert seconds["fc"] == seconds["classification"] == one["seconds"][ONE]["pooling"] == 1
+    assert seconds["conv"] == 1 + 3 * batches + 1  # the pixels, the batches, what follows the last
+    assert one["warp"][RCNN] == batches
+    assert seconds["fc"] == one["seconds"][ONE]["pooling"] == one["seconds"][ONE]["conv"] == 1
+    assert seconds["classification"] == 2  # the SVMs, then regression and NMS
 
 
 def test_rcnn_takes_the_heads_of_its_own_model(small_detector):
     rcnn = copy.copy(small_detector)
-    heads = {**vars(rcnn.heads), "svm_intercept": torch.full_like(rcnn.heads.svm_intercept, 7.0)}
-    rcnn.heads = Heads(**heads)
+    sevens = torch.full_like(rcnn.heads.svm_intercept, 7.0)
+    rcnn.heads = Heads(**dict(rcnn.heads.named_buffers()) | {"svm_intercept": sevens})
     contenders = make_contenders(small_detector, rcnn, SETTINGS)
     assert isinstance(contenders[RCNN].extractor, RcnnExtractor)
     assert (contenders[RCNN].heads.svm_intercept == 7).all()
@@ -212,6 +264,10 @@ def test_other_classes_and_features_are_refused(small_detector, fc_detector):
         make_contenders(small_detector, other, SETTINGS)
     with pytest.raises(BenchmarkError, match="feature fc6, SPP-net's pool5"):
         make_contenders(small_detector, fc_detector, SETTINGS)
+    other = copy.copy(small_detector)
+    other.config = dataclasses.replace(other.config, parts=("window", "window"))
+    with pytest.raises(BenchmarkError, match="R-CNN's model has parts"):
+        make_contenders(small_detector, other, SETTINGS)
 
 
 def test_photographs_are_read_before_anything_is_measured(small_detector, paths, tmp_path):
@@ -226,6 +282,25 @@ def test_a_photograph_without_windows(small_detector, paths, monkeypatch):
     result = run_benchmark(small_detector, paths[:1], SETTINGS)
     assert result["photographs"][0]["windows"] == 0
     assert np.isfinite(result["speedup"][ONE]["all"]["median"])
+    seconds = result["photographs"][0]["seconds"][RCNN]
+    assert set(seconds) == set(STAGES)
+    assert seconds["pooling"] == 0
+
+
+def test_one_of_the_photographs_without_windows(small_detector, paths, monkeypatch):
+    propose = speed.propose
+    second = read_photo(paths[1])
+
+    def propose_for_others(photo, settings):
+        windows = propose(photo, settings)
+        return windows[:0] if np.array_equal(photo, second) else windows
+
+    monkeypatch.setattr(speed, "propose", propose_for_others)
+    result = run_benchmark(small_detector, paths[:2], SETTINGS)
+    assert [one["windows"] > 0 for one in result["photographs"]] == [True, False]
+    warps = [one["warp"][RCNN] for one in result["photographs"]]
+    assert warps[0] > warps[1] == 0
+    assert result["contenders"][RCNN]["warp"]["median"] == pytest.approx(warps[0] / 2)
 
 
 def test_sampling_is_seeded_and_takes_folders_and_labelled_sets(small_voc):

@@ -12,10 +12,22 @@ from torchvision.ops import box_iou
 
 from data import read_photo
 from spp_detect import cli
-from spp_detect.config import ConfigError, make_config
+from spp_detect.config import ConfigError, make_run_config, make_training_config
 from spp_detect.detector import Detector, ModelError
-from spp_detect.training import finetuning
-from spp_detect.training.finetuning import Draw, FineTuner, TuningError, rate_at
+from spp_detect.projection import project_windows
+from spp_detect.training import fc_start, finetuning
+from spp_detect.training.fc_start import FcStart
+from spp_detect.training.feature_cache import FillCache, MapCache
+from spp_detect.training.finetuning import (
+    FineTuner,
+    FrozenTrunk,
+    LearningTrunk,
+    TuningError,
+    rate_at,
+)
+from spp_detect.training.sampling import Draw
+from spp_detect.training.stage import do_stage
+from spp_detect.training.windows import WindowTable
 
 STEPS = 12
 
@@ -30,8 +42,8 @@ def make_tuner(make_run, small_set, small_config, tmp_path):
         config = small_config(train_from=train_from, **(settings | changes))
         run = make_run(folder or tmp_path / str(next(numbers)), small_set, config)
         random = np.random.default_rng(0)
-        run.windows = [jitter_boxes(photograph, random) for photograph in small_set]
-        tuner = run.make_tuner()
+        table = WindowTable(small_set, [jitter_boxes(one, random) for one in small_set])
+        tuner = run.make_tuner(table, run.open_cache(table))
         return run, tuner
 
     return make
@@ -54,30 +66,30 @@ def changed(before, module):
 
 
 def test_rates_by_hand():
-    config = make_config("release", finetune_iterations=200_000, feature="fc7")
+    config = make_training_config("release", finetune_iterations=200_000)
     rates = [rate_at(config, step) for step in (0, 29_999, 30_000, 59_999, 60_000, 199_999)]
     assert rates == [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
-    config = make_config("paper", finetune_iterations=300_000, feature="fc7")
+    config = make_training_config("paper", finetune_iterations=300_000)
     assert [rate_at(config, step) for step in (0, 249_999, 250_000)] == [1e-4, 1e-4, 1e-5]
 
 
 def test_a_batch_is_a_quarter_positives_of_many_photographs(make_tuner, small_set):
     _, tuner = make_tuner()
-    draws = tuner._draw_batch(5)
+    draws = tuner.sampler.draw_batch(5)
     labels = np.concatenate([draw.labels for draw in draws])
     assert (labels < len(small_set.classes)).sum() == 32
     assert (labels == len(small_set.classes)).sum() == 96
     assert len({draw.photograph for draw in draws}) >= 10  # two epochs may meet in a batch
-    assert not {draw.photograph for draw in draws} & set(tuner.held_out)
-    again = tuner._draw_batch(5)
-    assert all((a.windows == b.windows).all() for a, b in zip(draws, again, strict=True))
-    other = tuner._draw_batch(6)
-    assert any((a.windows != b.windows).any() for a, b in zip(draws, other, strict=False))
+    assert not {draw.photograph for draw in draws} & set(tuner.sampler.held_out)
+    again = tuner.sampler.draw_batch(5)
+    assert all((a.rows == b.rows).all() for a, b in zip(draws, again, strict=True))
+    other = tuner.sampler.draw_batch(6)
+    assert any(a.rows.tolist() != b.rows.tolist() for a, b in zip(draws, other, strict=False))
 
 
 def test_every_scale_and_both_sides_are_drawn(make_tuner):
     _, tuner = make_tuner(scales=(120, 200))
-    draws = [draw for step in range(6) for draw in tuner._draw_batch(step)]
+    draws = [draw for step in range(6) for draw in tuner.sampler.draw_batch(step)]
     assert {(draw.scale, draw.mirrored) for draw in draws} == {
         (s, m) for s in (0, 1) for m in (False, True)
     }
@@ -85,12 +97,10 @@ def test_every_scale_and_both_sides_are_drawn(make_tuner):
 
 def test_drawn_labels_are_those_of_the_boxes_under_the_windows(make_tuner, small_set):
     _, tuner = make_tuner(scales=(120, 200))
-    for draw in (draw for step in range(4) for draw in tuner._draw_batch(step)):
+    for draw in (draw for step in range(4) for draw in tuner.sampler.draw_batch(step)):
         photograph = small_set.photographs[draw.photograph]
         easy = photograph.labels.easy
-        windows = draw.windows.copy()
-        if draw.mirrored:
-            windows[:, [0, 2]] = photograph.width - draw.windows[:, [2, 0]]
+        windows = tuner.trunk.cache.table.find(draw.photograph)[draw.rows]
         table = box_iou(torch.from_numpy(windows), torch.from_numpy(easy.boxes)).numpy()
         best = table.max(axis=1)
         positive = draw.labels < len(small_set.classes)
@@ -99,21 +109,30 @@ def test_drawn_labels_are_those_of_the_boxes_under_the_windows(make_tuner, small
         assert ((best[~positive] > 0.1 - 1e-4) & (best[~positive] < 0.5 + 1e-4)).all()
 
 
+@pytest.mark.parametrize("train_from", ["", "conv4"])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_windows_under_their_cells_equal_windows_of_the_whole_map(make_tuner, mirrored, small_set):
-    run, tuner = make_tuner()
+def test_windows_under_their_cells_equal_windows_of_the_whole_map(
+    make_tuner, mirrored, train_from, small_set
+):
+    run, tuner = make_tuner(train_from=train_from)
+    assert type(tuner.trunk) is (LearningTrunk if train_from else FrozenTrunk)
+    assert type(tuner.trunk.cache) is MapCache
+    tuner.network.eval()
     photo = read_photo(small_set.photographs[0].path)
     photo = np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
     width = photo.shape[1]
-    windows = run.windows[0]
+    windows = tuner.trunk.cache.table.find(0)
     if mirrored:
         left, top, right, bottom = windows.T
         windows = np.stack([width - right, top, width - left, bottom], axis=1)
-    draw = Draw(0, mirrored, 0, windows, np.zeros(len(windows), np.int64))
-    pooled = tuner._prepare([draw])[0].values
-    expected = run.extractor.pool(run.extractor.compute_maps(photo), windows)
+    draw = Draw(0, mirrored, 0, np.arange(len(windows)), np.zeros(len(windows), np.int64))
+    ((same, read),) = tuner.read([draw])
+    assert same is draw
+    pooled = tuner.trunk.pool(read)
+    assert pooled.requires_grad == bool(train_from)
+    expected = run.extractor.compute_maps(photo).pool(windows)
     wanted = expected.features[expected.inverse].float()
-    torch.testing.assert_close(pooled, wanted, atol=0.01, rtol=0.01)
+    torch.testing.assert_close(pooled.detach(), wanted, atol=0.01, rtol=0.01)
 
 
 def test_the_fc_layers_change_and_the_trunk_does_not(make_tuner):
@@ -127,13 +146,20 @@ def test_the_fc_layers_change_and_the_trunk_does_not(make_tuner):
 
 
 @pytest.mark.parametrize("train_from", ["", "conv4"])
-def test_components_are_those_of_the_pooled_windows(make_tuner, train_from):
-    run, _ = make_tuner(train_from=train_from)
-    components, mean, scale = run._find_components(5)
+def test_components_are_those_of_the_pooled_windows(make_tuner, monkeypatch, small_set, train_from):
+    monkeypatch.setattr(fc_start, "COMPONENT_WINDOWS", 10**6)
+    run, tuner = make_tuner(train_from=train_from, fc_width=10)
+    table = tuner.trunk.cache.table
+    found = []
+    monkeypatch.setattr(run.fc_layers, "start_from_components", lambda *own: found.append(own))
+    do_stage(make_start(run, tuner), run.folder)
+    ((components, mean, scale),) = found
+    assert len(components) == 5  # and their negatives
     rows = []
-    for i, windows in enumerate(run.windows):
-        pooled = run.extractor.pool(run.maps.compute(i), windows)
-        rows.append(pooled.features[pooled.inverse].numpy())
+    for i, photograph in enumerate(small_set):
+        windows = table.find(i)[len(photograph.labels.easy) :]
+        pooled = run.extractor.compute_maps(read_photo(photograph.path)).pool(windows)
+        rows.append(pooled.features[pooled.inverse].half().numpy())
     features = np.concatenate(rows).astype(float)
     np.testing.assert_allclose(mean, features.mean(0), atol=1e-5)
     centred = features - features.mean(0)
@@ -141,19 +167,24 @@ def test_components_are_those_of_the_pooled_windows(make_tuner, train_from):
     # Equal but for signs.
     np.testing.assert_allclose(np.abs(components.numpy() @ wanted.T), np.eye(5), atol=0.01)
     norms = np.linalg.norm(centred, axis=1)
-    assert scale == pytest.approx(run.config.feature_norm / norms.mean(), rel=1e-4)
+    assert scale == pytest.approx(run.config.training.feature_norm / norms.mean(), rel=1e-4)
     assert bool(list((run.work / "maps").glob("*.npy"))) == (not train_from)
 
 
-def test_fc_layers_start_once_and_the_same_again(make_tuner, tmp_path):
-    run, _ = make_tuner(tmp_path / "run")
-    run.start_fc(run.fc_layers)
+def make_start(run, tuner):
+    cache = run.open_cache(tuner.trunk.cache.table)
+    return FcStart(run.work, run.order, cache, run.fc_layers, run.config)
+
+
+def test_fc_layers_start_once_and_the_same_again(make_tuner, tmp_path, monkeypatch):
+    run, tuner = make_tuner(tmp_path / "run")
+    do_stage(make_start(run, tuner), run.folder)
     started = weights(run.fc_layers)
     assert run.fc_start == "components"
-    other, _ = make_tuner(tmp_path / "run")
+    other, tuner = make_tuner(tmp_path / "run")
     assert changed(started, other.fc_layers)
-    other._find_components = None  # is not asked again
-    other.start_fc(other.fc_layers)
+    monkeypatch.setattr(FcStart, "run", None)  # is not asked again
+    do_stage(make_start(other, tuner), other.folder)
     assert not changed(started, other.fc_layers)
 
 
@@ -170,16 +201,20 @@ def test_from_a_layer_on_the_trunk_changes_but_no_statistics(make_tuner):
 def test_one_step_through_the_pyramid_equals_plain_torch(make_tuner):
     """The same step, computed anew with cropped maps and torch's own pooling and autograd."""
     run, tuner = make_tuner(train_from="conv5")
+    table = tuner.trunk.cache.table
     tuner.network.eval()
-    samples = tuner._prepare(tuner._draw_batch(0))
-    functional.cross_entropy(*tuner._score(samples)).backward()
+    batch = tuner.read(tuner.sampler.draw_batch(0))
+    functional.cross_entropy(*tuner.score(batch)).backward()
     ours = {n: p.grad.clone() for n, p in tuner.network.named_parameters()}
     tuner.network.zero_grad()
     rows, labels = [], []
-    for sample in samples:
-        one_map = tuner.tail(sample.values)[0]
-        draw = sample.draw
-        cells = run.extractor.project(draw.windows, sample.maps, draw.scale, one_map.shape[1:])
+    for draw, stem in batch:
+        one_map = tuner.trunk.tail(stem.values)[0]
+        windows = table.find(draw.photograph, mirrored=draw.mirrored)[draw.rows]
+        short_side = min(stem.maps.size)
+        factor = (stem.maps.sides[draw.scale] - 1) / (short_side - 1)
+        grid, rule = run.extractor.backbone.grid, run.config.model.projection
+        cells = project_windows(windows, factor, one_map.shape[1:], grid, rule)
         for left, top, right, bottom in cells.tolist():
             crop = one_map[:, top : bottom + 1, left : right + 1]
             levels = [functional.adaptive_max_pool2d(crop, n).flatten() for n in (6, 3, 2, 1)]
@@ -195,7 +230,7 @@ def test_one_step_through_the_pyramid_equals_plain_torch(make_tuner):
 @pytest.mark.parametrize("train_from", ["", "conv3"])
 def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
     # At twice the rate the loss leaps with the trunk's layer, and rounding decides where it ends.
-    _, tuner = make_tuner(
+    run, tuner = make_tuner(
         finetune_iterations=240,
         finetune_rates=(0.01,),
         finetune_shares=(1.0,),
@@ -205,9 +240,9 @@ def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
     for layer in tuner.fc.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
-    tuner.extractor.backbone.layers.conv5[1].weight.data *= 30  # an untrained trunk is faint
-    batch = tuner._draw_batch(0)
-    monkeypatch.setattr(tuner, "_draw_batch", lambda _: batch)
+    run.extractor.backbone.layers.conv5[1].weight.data *= 30  # an untrained trunk is faint
+    batch = tuner.sampler.draw_batch(0)
+    monkeypatch.setattr(tuner.sampler, "draw_batch", lambda _: batch)
     history = tuner.tune()
     assert history[0, 1] > 0.7
     assert history[-1, 1] < 0.2
@@ -222,17 +257,17 @@ def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monke
         pass
 
     broken, tuner = make_tuner(tmp_path / "broken")
-    step = FineTuner._step
+    learn = FineTuner.learn
 
     def interrupt(self, number, batch):
         if number == 7:
             raise KilledError
-        return step(self, number, batch)
+        return learn(self, number, batch)
 
-    monkeypatch.setattr(FineTuner, "_step", interrupt)
+    monkeypatch.setattr(FineTuner, "learn", interrupt)
     with pytest.raises(KilledError):
         tuner.tune()
-    monkeypatch.setattr(FineTuner, "_step", step)
+    monkeypatch.setattr(FineTuner, "learn", learn)
     broken, tuner = make_tuner(tmp_path / "broken")
     assert (tuner.tune() == history).all()
     assert changed(weights(whole.fc_layers), broken.fc_layers) == set()
@@ -243,11 +278,11 @@ def test_the_best_snapshot_is_kept_not_the_last(make_tuner, monkeypatch):
     evaluate = FineTuner._evaluate
     seen = []
 
-    def evaluate_worse_from_the_third_on(self, step, loss):
+    def evaluate_worse_from_the_third_on(self, worker, step, loss):
         monkeypatch.setattr(
             functional, "cross_entropy", lambda *_, **__: torch.tensor(float(abs(len(seen) - 1)))
         )
-        evaluate(self, step, loss)
+        evaluate(self, worker, step, loss)
         monkeypatch.undo()
         monkeypatch.setattr(FineTuner, "_evaluate", evaluate_worse_from_the_third_on)
         seen.append(weights(self.fc))
@@ -308,8 +343,8 @@ def test_a_compressed_model_is_nearly_the_same(
 def test_on_the_gpu(make_run, small_set, small_config, tmp_path, train_from):
     config = small_config(feature="fc7", train_from=train_from, finetune_iterations=4, fc_width=16)
     run = make_run(tmp_path / "run", small_set, config, torch.device("cuda"))
-    run.windows = [photograph.labels.boxes for photograph in small_set]
-    history = run.make_tuner().tune()
+    table = WindowTable(small_set, [photograph.labels.boxes for photograph in small_set])
+    history = run.make_tuner(table, run.open_cache(table)).tune()
     assert np.isfinite(history).all()
 
 
@@ -326,7 +361,7 @@ def test_what_does_nothing_is_refused():
         {"finetune_iterations": 5, "feature": "fc7", "finetune_positives": 8},
     ):
         with pytest.raises(ConfigError, match="expected"):
-            make_config(**changes)
+            make_run_config(**changes)
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -335,16 +370,17 @@ def test_of_the_tuning_only_mirrored_maps_are_left_where_there_is_room(
 ):
     config = small_config(feature="fc7", finetune_iterations=4, fc_width=16)
     run = make_run(tmp_path / "run", small_set, config)
+    run.begin()
+    table = run.propose()
+    cache = run.open_cache(table)
     if not room:
-        run.maps.budget = 2 * sum(one.numel() for one in run.maps.compute(0).maps) * 9
-    run._begin()
-    run.windows = run.propose_windows()
-    run.tune()
-    run.compute_maps()
+        cache.budget = 2 * sum(one.numel() for one in cache.compute(0).maps[""]) * 9
+    run.prepare_fc(table, cache)
+    do_stage(FillCache(cache), run.folder)
     assert not list(run.work.glob("finetuning*"))
     assert bool(list((run.work / "maps").glob("*mirrored*"))) == room
     kept = sum(path.stat().st_size for path in (run.work / "maps").glob("*.npy"))
-    assert run.maps.used == kept > 0
+    assert cache.used == kept > 0
     assert (run.folder / "finetuning.json").is_file()
 
 
@@ -358,10 +394,13 @@ def test_a_resumed_run_starts_from_the_nets_own_layers(make_run, small_set, smal
     config = small_config(feature="fc7", fc_width=16, finetune_iterations=STEPS)
     run = make_run(tmp_path / "run", small_set, config)
     run.fc_start = "the net's own"
-    run._begin()
+    run.begin()
     resumed = make_run(tmp_path / "run", small_set, config)
     with torch.no_grad():
         resumed.fc_layers.layers[0].weight.zero_()
-    resumed._begin()
-    resumed.start_fc(resumed.fc_layers)
+    resumed.begin()
+    assert resumed.fc_start == "the net's own"
+    table = WindowTable(small_set, [photograph.labels.boxes for photograph in small_set])
+    cache = resumed.open_cache(table)
+    do_stage(FcStart(resumed.work, resumed.order, cache, resumed.fc_layers, config), resumed.folder)
     assert not changed(weights(run.fc_layers), resumed.fc_layers)

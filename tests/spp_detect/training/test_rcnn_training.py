@@ -7,17 +7,19 @@ import sys
 import numpy as np
 import pytest
 import torch
-from spp_detect.training.crops import CropStore
 
 from data import read_photo
 from spp_detect import cli, rcnn
 from spp_detect.backbones import build_backbone
 from spp_detect.detector import Detector
 from spp_detect.experiments.speed import RCNN, BenchmarkSettings, make_contenders, run_benchmark
-from spp_detect.features import FeatureExtractor
-from spp_detect.rcnn import CropFeatures, RcnnExtractor, WarpSource
+from spp_detect.rcnn import RcnnExtractor, WarpSource
+from spp_detect.spp import SppExtractor
+from spp_detect.training import feature_cache
+from spp_detect.training.feature_cache import CropCache, Resources
 from spp_detect.training.finetuning import FineTuner
-from spp_detect.training.run import Resources, TrainingRun
+from spp_detect.training.run import TrainingRun
+from spp_detect.training.windows import WindowTable
 
 TUNED = {"finetune_iterations": 6, "fc_width": 16, "feature": "fc7"}
 
@@ -88,14 +90,14 @@ def model_of(folder):
 
 
 def kill_at(monkeypatch, owner, method, calls):
-    """Let a method work so many times, then end the run."""
+    """Let a method or function work so many times, then end the run."""
     original = getattr(owner, method)
     left = iter(range(calls))
 
-    def work(self, *arguments, **options):
+    def work(*arguments, **options):
         if next(left, None) is None:
             raise KilledError
-        return original(self, *arguments, **options)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(owner, method, work)
 
@@ -107,40 +109,66 @@ def test_two_runs_are_equal_bit_for_bit(begin_run, rcnn_model):
         assert (run.folder / name).read_bytes() == (rcnn_model / name).read_bytes()
 
 
-def test_without_a_budget_the_model_is_the_same(begin_run, rcnn_model):
+def test_without_a_budget_the_model_is_the_same(begin_run, rcnn_model, monkeypatch):
+    monkeypatch.setattr(feature_cache, "write_array", lambda *_: pytest.fail("kept on disk"))
     run = begin_run(budget=0)
     run.train()
-    assert not run.maps.folder.exists()
     assert model_of(run.folder) == model_of(rcnn_model)
 
 
 def test_windows_are_computed_once(begin_run, monkeypatch):
     run = begin_run(mirror_positives=False)
     counted = []
-    compute = RcnnExtractor._compute
+    compute = WarpSource.compute
 
-    def count(self, source, windows):
+    def count(self, windows, *watch):
         counted.append(len(windows))
-        return compute(self, source, windows)
+        return compute(self, windows, *watch)
 
-    monkeypatch.setattr(RcnnExtractor, "_compute", count)
+    monkeypatch.setattr(WarpSource, "compute", count)
     run.train()
-    distinct = [len(np.unique(run._labelled_windows(i), axis=0)) for i in range(len(run.dataset))]
-    assert counted == distinct
+    table = run.propose()
+    assert counted == [len(np.unique(table.find(i), axis=0)) for i in range(len(run.dataset))]
 
 
 def test_a_run_goes_on_from_a_cache_half_filled_and_damaged(begin_run, rcnn_model, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        kill_at(patch, RcnnExtractor, "keep", 7)
+        kill_at(patch, feature_cache, "write_array", 7)
         begin_run().train()
     run = begin_run()
-    kept = sorted(run.maps.folder.glob("*.npy"))
+    kept = sorted((run.work / "maps").glob("*.npy"))
     assert len(kept) == 7
     kept[2].write_bytes(kept[2].read_bytes()[:-9])
     kept[3].write_bytes(b"")
     run.train()
     assert model_of(run.folder) == model_of(rcnn_model)
     assert not any(run.folder.rglob(".*-*"))
+
+
+def test_features_of_other_windows_are_not_taken_by_a_run(begin_run, monkeypatch):
+    """Left by a run that began with others, as many: where they differ all is computed anew."""
+    run = begin_run()
+    table = run.propose()
+    run.open_cache(table).fill()
+    proposed = [table.find(i)[table.find_proposals(i)].copy() for i in range(len(table))]
+    proposed[2][-1] += np.array([0, 0, 3, 5], np.float32)
+    other = WindowTable(run.dataset, proposed)
+    opened = []
+    compute_maps = RcnnExtractor.compute_maps
+
+    def count(self, photo, *watch):
+        opened.append(photo)
+        return compute_maps(self, photo, *watch)
+
+    monkeypatch.setattr(RcnnExtractor, "compute_maps", count)
+    caches = run.open_cache(table), run.open_cache(other)
+    for i in range(len(table)):
+        one, two = (
+            cache.pool_at(i, cache.table.find_rows(i), 0, mirrored=False) for cache in caches
+        )
+        differs = (one != two).any(dim=1).nonzero().flatten().tolist()
+        assert differs == ([len(one) - 1] if i == 2 else [])
+    assert len(opened) == 1
 
 
 def test_the_trained_model_detects_as_the_saved_one(begin_run, small_set):
@@ -151,7 +179,7 @@ def test_the_trained_model_detects_as_the_saved_one(begin_run, small_set):
     photo = read_photo(small_set.photographs[0].path)
     windows = small_set.photographs[0].labels.boxes + np.float32(1)
     ours, theirs = trained.detect(photo, windows), loaded.detect(photo, windows)
-    assert len(ours)
+    assert len(ours.boxes)
     assert ours == theirs
 
 
@@ -159,23 +187,28 @@ def test_a_model_of_before_there_was_a_choice_is_spp_nets(small_model, tmp_path)
     folder = shutil.copytree(small_model, tmp_path / "old")
     description = json.loads((folder / "config.json").read_text())
     assert description["config"].pop("extractor") == "spp"
+    description["config"] |= description.pop("training")
+    description["version"] = 1
     (folder / "config.json").write_text(json.dumps(description))
-    assert isinstance(Detector.load(folder, "cpu").extractor, FeatureExtractor)
+    assert isinstance(Detector.load(folder, "cpu").extractor, SppExtractor)
 
 
-def test_fine_tuning_takes_what_is_kept_and_mirrors_nothing(begin_run):
+def test_fine_tuning_takes_what_is_kept_and_mirrors_nothing(begin_run, monkeypatch):
     run = begin_run(**TUNED)
-    run.windows = run.propose_windows()
-    tuner = run.make_tuner()
-    assert isinstance(tuner.store, CropStore)
-    draws = [draw for step in range(4) for draw in tuner._draw_batch(step)]
+    table = run.propose()
+    tuner = run.make_tuner(table, run.open_cache(table))
+    assert type(tuner.trunk.cache) is CropCache
+    draws = [draw for step in range(4) for draw in tuner.sampler.draw_batch(step)]
     assert not any(draw.mirrored for draw in draws)
-    for sample in tuner._prepare(draws[:3]):
-        draw = sample.draw
-        assert isinstance(sample.maps, CropFeatures)
-        anew = run.extractor.pool(run.maps.compute(draw.photograph), draw.windows)
+    tuner.trunk.cache.fill(mirrored=tuner.sampler.mirrors)
+    with monkeypatch.context() as patch:
+        patch.setattr(WarpSource, "compute", lambda *_: pytest.fail("computed again"))
+        batch = tuner.read(draws[:3])
+    for draw, values in batch:
+        photo = read_photo(run.dataset.photographs[draw.photograph].path)
+        anew = run.extractor.compute_maps(photo).pool(table.find(draw.photograph)[draw.rows])
         wanted = anew.features[anew.inverse].float()
-        torch.testing.assert_close(sample.values, wanted, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(values, wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_fine_tuned_it_is_the_same_without_a_budget_and_after_a_stop(begin_run, monkeypatch):
@@ -185,10 +218,11 @@ def test_fine_tuned_it_is_the_same_without_a_budget_and_after_a_stop(begin_run, 
     after = whole.extractor.backbone.state_dict()
     assert all(torch.equal(one, after[name]) for name, one in trunk.items())
     anew = begin_run("anew", budget=0, **TUNED)
-    anew.train()
-    assert isinstance(anew.maps.get(0), WarpSource)
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "write_array", lambda *_: pytest.fail("kept on disk"))
+        anew.train()
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        kill_at(patch, FineTuner, "_step", 4)
+        kill_at(patch, FineTuner, "learn", 4)
         begin_run("stopped", **TUNED).train()
     stopped = begin_run("stopped", **TUNED)
     stopped.train()
@@ -215,7 +249,7 @@ def test_the_command_line_trains_goes_on_and_evaluates(spp, small_voc, tmp_path,
     options = ("--backbone", "small5", "--weights", "none", "--device", "cpu")
     asked = ("--extractor", "rcnn", "--max-windows", 8)
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        kill_at(patch, RcnnExtractor, "keep", 3)
+        kill_at(patch, feature_cache, "write_array", 3)
         spp("train", small_voc, "--out", model, *options, *asked)
     assert len(list((model / "work" / "maps").glob("*.npy"))) == 3
     status, _, errors = spp("train", small_voc, "--out", model, "--resume", "--extractor", "spp")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from data import Labels, Photograph
-from spp_detect.training.targets import find_negatives, mirror_windows, select_regression_pairs
+from spp_detect.training.targets import find_negatives, match_windows, select_regression_pairs
 
 
 def make_photograph(boxes, classes, difficult=None) -> Photograph:
@@ -53,12 +53,31 @@ def test_no_boxes_makes_every_window_a_negative():
     assert find_negatives(make_photograph([], []), windows, 4, 0.3, None).all()
 
 
+def test_windows_are_matched_with_the_box_that_they_overlap_best():
+    photograph = make_photograph(
+        [[60, 60, 70, 70], [0, 0, 10, 10], [4, 0, 14, 10]], [0, 0, 1], [True, False, False]
+    )
+    windows = np.array(
+        [
+            [0, 0, 10, 8],  # IoU 0.8 with the first easy box
+            [3, 0, 13, 10],  # 7/13 with it, 9/11 with the second
+            [60, 60, 70, 70],  # a difficult box: nothing
+        ],
+        np.float32,
+    )
+    best, which = match_windows(photograph, windows)
+    np.testing.assert_allclose(best, [0.8, 9 / 11, 0], rtol=1e-6)
+    assert which[:2].tolist() == [0, 1]
+
+
 def test_regression_pairs_by_hand():
     photograph = make_photograph(
         [[0, 0, 10, 10], [4, 0, 14, 10], [60, 60, 70, 70]], [0, 1, 0], [False, False, True]
     )
-    proposed = np.array(
+    windows = np.array(
         [
+            [0, 0, 10, 10],  # the easy boxes are windows themselves
+            [4, 0, 14, 10],
             [0, 0, 10, 8],  # IoU 0.8 with box 0
             [3, 0, 13, 10],  # IoU 7/13 with box 0, 9/11 with box 1: class 1
             [0, 0, 10, 21],  # IoU 10/21 < 0.5 with box 0
@@ -66,19 +85,13 @@ def test_regression_pairs_by_hand():
         ],
         np.float32,
     )
-    windows, boxes = select_regression_pairs(photograph, proposed, 0, 0.5)
-    assert windows.tolist() == [[0, 0, 10, 10], [0, 0, 10, 8]]
+    rows, boxes = select_regression_pairs(photograph, windows, 0, 0.5)
+    assert windows[rows].tolist() == [[0, 0, 10, 10], [0, 0, 10, 8]]
+    assert rows.tolist() == [0, 2]
     assert boxes.tolist() == [[0, 0, 10, 10]] * 2
-    windows, boxes = select_regression_pairs(photograph, proposed, 1, 0.5)
-    assert windows.tolist() == [[4, 0, 14, 10], [3, 0, 13, 10]]
+    rows, boxes = select_regression_pairs(photograph, windows, 1, 0.5)
+    assert windows[rows].tolist() == [[4, 0, 14, 10], [3, 0, 13, 10]]
+    assert rows.tolist() == [1, 3]
     assert boxes.tolist() == [[4, 0, 14, 10]] * 2
-    assert len(select_regression_pairs(photograph, proposed, 2, 0.5)[0]) == 0
-
-
-def test_mirrored_windows_cut_the_mirrored_pixels():
-    photo = np.arange(5 * 9).reshape(5, 9)
-    windows = np.array([[0, 1, 3, 4], [2, 0, 9, 5], [4, 2, 5, 3]], np.float32)
-    for window, mirrored in zip(windows, mirror_windows(windows, 9), strict=True):
-        x1, y1, x2, y2 = window.astype(int)
-        u1, v1, u2, v2 = mirrored.astype(int)
-        assert (photo[:, ::-1][v1:v2, u1:u2] == photo[y1:y2, x1:x2][:, ::-1]).all()
+    for nothing in select_regression_pairs(photograph, windows, 2, 0.5):
+        assert len(nothing) == 0
