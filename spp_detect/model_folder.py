@@ -97,9 +97,9 @@ def read_description(folder: Path) -> Description:
                 f"{path}: model version {text.get('version')}, expected {MODEL_VERSION}"
             )
         model, training = split_values(text["config"] | text.get("training", {}))
-        preset = model.get("preset", "default")
-        config = config_from_mapping(model)
-        trained = make_training_config(preset, **training)
+        # A key that the file lacks is younger than it: its default is what was done before.
+        config = config_from_mapping(to_mapping(Config()) | model)
+        trained = make_training_config(**to_mapping(TrainingConfig()) | training)
         classes = tuple(str(name) for name in text["classes"])
     except ModelError:
         raise

@@ -104,9 +104,9 @@ def test_describing_in_bfloat16_is_near():
     torch.manual_seed(0)
     fc = FcLayers(200, 50, 2).eval()
     x = torch.rand(7, 200)
-    exact = fc.apply_copy(x, "float32")
+    exact = fc.infer(x, "float32")
     assert torch.equal(exact, fc(x))
-    rounded = fc.apply_copy(x, "bfloat16")
+    rounded = fc.infer(x, "bfloat16")
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02 * float(exact.max()))
