@@ -227,7 +227,9 @@ def _warm_up(contenders: dict[str, Detector], path: Path, settings: BenchmarkSet
     photo = read_photo(path, settings.max_side)
     windows = _propose(next(iter(contenders.values())), photo, settings)
     for name, detector in contenders.items():
-        _measure_contender(detector, photo, windows[:RCNN_WARM_UP] if name == RCNN else windows)
+        _measure_contender(
+            name, detector, photo, windows[:RCNN_WARM_UP] if name == RCNN else windows
+        )
 
 
 def _measure_photograph(
@@ -246,7 +248,7 @@ def _measure_photograph(
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(settings.repeats):
         for name in names:
-            runs[name].append(_measure_contender(contenders[name], photo, windows))
+            runs[name].append(_measure_contender(name, contenders[name], photo, windows))
     measured = {
         name: {key: float(np.median([run[key] for run in own])) for key in own[0]}
         for name, own in runs.items()
@@ -262,7 +264,7 @@ def _measure_photograph(
 
 
 def _measure_contender(
-    detector: Detector, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    name: str, detector: Detector, photo: NDArray[np.uint8], windows: NDArray[np.float32]
 ) -> dict[str, float]:
     """Seconds of each stage after the proposals, and how many windows were distinct."""
     clock = StageClock(detector.extractor.device)
@@ -271,8 +273,8 @@ def _measure_contender(
     with clock("classification"):
         select_detections([scored], detector.config)
     seconds = {stage: clock.seconds[stage] for stage in STAGES[2:]}
-    if detector.config.extractor == "rcnn":
-        # R-CNN's, a part of its convolutions, which run window by window.
+    if name == RCNN:
+        # A part of its convolutions, which run window by window.
         seconds["warp"] = clock.seconds["warp"]
         seconds["conv"] += seconds["warp"]
     return {**seconds, "distinct": len(pooled.first)}

@@ -212,9 +212,9 @@ def test_one_step_through_the_pyramid_equals_plain_torch(make_tuner):
         one_map = tuner.trunk.tail(stem.values)[0]
         windows = table.find(draw.photograph, mirrored=draw.mirrored)[draw.rows]
         short_side = min(stem.maps.size)
-        factor = (stem.maps.sides[draw.scale] - 1) / (short_side - 1)
+        scaling = (stem.maps.sides[draw.scale] - 1, short_side - 1)
         grid, rule = run.extractor.backbone.grid, run.config.model.projection
-        cells = project_windows(windows, factor, one_map.shape[1:], grid, rule)
+        cells = project_windows(windows, scaling, one_map.shape[1:], grid, rule)
         for left, top, right, bottom in cells.tolist():
             crop = one_map[:, top : bottom + 1, left : right + 1]
             levels = [functional.adaptive_max_pool2d(crop, n).flatten() for n in (6, 3, 2, 1)]
