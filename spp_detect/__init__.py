@@ -4,8 +4,10 @@ import os
 
 from spp_detect.name_guard import claim_packages
 
-# Read when torch is imported: its idle threads must leave the cores to those that search windows.
+# Idle threads must leave the cores to those with work, ours or others', instead of waiting for more
+# in a loop. Read when torch, and when NumPy, is imported: see `threads`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 ticks; by default 2^26 and more
 claim_packages()
 
 from spp_detect.config import Config, make_config  # noqa: E402

@@ -1,4 +1,11 @@
-"""How many threads compute: no more than the cores that the process may use."""
+"""How many threads compute: no more than the cores that the process may use.
+
+Threads without work sleep, so that other programs get the cores. The libraries decide on that when
+they are imported: `spp_detect` tells them where it is imported before NumPy and torch, as the
+command line does. A program that imports these first sets OMP_WAIT_POLICY=PASSIVE and
+OPENBLAS_THREAD_TIMEOUT=4 in its environment, or else their threads take a core for some 10 ms after
+each of torch's operations and for 100 ms after each of NumPy's products of matrices.
+"""
 
 from __future__ import annotations
 

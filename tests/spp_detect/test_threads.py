@@ -144,6 +144,36 @@ def test_omp_num_threads_counts():
     assert run_python(code, OMP_NUM_THREADS="1") == "1"
 
 
+def test_threads_without_work_leave_the_cores():
+    code = """
+import resource, time
+import spp_detect
+import numpy, torch
+from spp_detect.kernels.norm import normalise_within_channel
+
+def on_cores():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+left, right = numpy.ones((400, 4000), "f"), numpy.ones((4000, 200), "f")
+tensors, maps = [torch.from_numpy(left), torch.from_numpy(right)], torch.ones(1, 64, 40, 40)
+works = [lambda: left @ right, lambda: tensors[0] @ tensors[1], lambda: normalise_within_channel(maps)]
+for work in works:
+    work()
+    time.sleep(0.5)
+    idle = 0.0
+    for _ in range(5):
+        work()
+        start = on_cores()
+        time.sleep(0.1)
+        idle += on_cores() - start
+    print(idle)
+"""  # noqa: E501
+    each = [float(line) for line in run_python(code).splitlines()]
+    assert len(each) == 3
+    assert max(each) < 0.02, each  # of half a second; NumPy's threads took all of it
+
+
 def test_photographs_are_prepared_by_so_many(small_set, monkeypatch):
     counts = []
 
