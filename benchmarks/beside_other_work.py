@@ -25,6 +25,8 @@ from timing import find_ratio, write_result
 from data import open_dataset, read_photo
 from proposals import propose
 from spp_detect import Detector
+from spp_detect.fc import apply_fc
+from spp_detect.features import PhotoFeatures, WindowFeatures
 from spp_detect.threads import get_threads, set_threads
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
@@ -68,10 +70,12 @@ def prepare_detection(detector: Detector, paths: list[Path]) -> Callable[[], Non
     return lambda: [None for _ in detector.detect_paths(paths)].clear()
 
 
-def describe(detector: Detector, maps: Any, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the distinct windows, float32 (U, D), and which window each is, (U,)."""
-    pooled = detector.extractor.pool(maps, windows)
-    return detector.describe(pooled).float().cpu().numpy(), pooled.first
+def pool(
+    detector: Detector, maps: PhotoFeatures, windows: np.ndarray
+) -> tuple[Any, WindowFeatures]:
+    """What the SVMs take of the distinct windows, float (U, D), and the pooled windows."""
+    pooled = maps.pool(windows)
+    return apply_fc(detector.fc, pooled.features, detector.config.precision).float(), pooled
 
 
 def prepare_mining(detector: Detector, paths: list[Path]) -> Callable[[], None]:
@@ -81,8 +85,8 @@ def prepare_mining(detector: Detector, paths: list[Path]) -> Callable[[], None]:
     maps = [detector.extractor.compute_maps(photo) for photo in photos]
     heads = detector.heads
     coef, intercept = heads.svm_coef.cpu().numpy(), heads.svm_intercept.cpu().numpy()
-    rows = [describe(detector, one, its) for one, its in zip(maps, windows, strict=True)]
-    best = [features[np.argmax(features @ coef.T, axis=0)] for features, _ in rows]
+    rows = [pool(detector, *one)[0].cpu().numpy() for one in zip(maps, windows, strict=True)]
+    best = [features[np.argmax(features @ coef.T, axis=0)] for features in rows]
     positives = list(np.stack(best, axis=1))  # of each class, the likeliest of each photograph
     classes = len(coef)
     state = MinerState(
@@ -97,16 +101,17 @@ def prepare_mining(detector: Detector, paths: list[Path]) -> Callable[[], None]:
     def fetch(keys: np.ndarray, rows: np.ndarray) -> None:
         for i in np.unique(keys >> 24):
             chosen = (keys >> 24) == i
-            pooled = detector.extractor.pool(maps[i], windows[i][keys[chosen] & 0xFFFFFF])
-            rows[chosen] = detector.describe(pooled)[pooled.inverse].float().cpu().numpy()
+            features, pooled = pool(detector, maps[i], windows[i][keys[chosen] & 0xFFFFFF])
+            rows[chosen] = features[pooled.inverse].cpu().numpy()
 
     def work() -> None:
         miner = HardNegativeMiner(positives, fetch, LinearSvm(), 1.0, retrain_after=RETRAIN_AFTER)
         miner.restore(state)
         for i, one in enumerate(windows):
-            features, first = describe(detector, maps[i], one)
+            described, pooled = pool(detector, maps[i], one)
+            features = described.cpu().numpy()
             negative = features @ coef.T + intercept < LIKELY
-            miner.mine(features, negative, (np.int64(i) << 24) + first)
+            miner.mine(features, negative, (np.int64(i) << 24) + pooled.first)
 
     return work
 
