@@ -148,7 +148,9 @@ def _normalise(counts, sizes):  # type: ignore[no-untyped-def]
     return histograms
 
 
-@numba.njit(cache=True, nogil=True)
+# The sums of `_compare` may be taken in any order, but in one: compiled into this function, whose
+# code is the same whether it was compiled just now or read from the cache.
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def group_segments(histograms, sizes, boxes, pairs, pixels, with_colour):  # type: ignore[no-untyped-def]
     """Join the two most similar neighbours again and again, until one region is left.
 
@@ -235,7 +237,7 @@ def _list_neighbours(pairs, count, start):  # type: ignore[no-untyped-def]
     return near
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit(nogil=True, inline="always")
 def _compare(values, extents, a, b, pixels, with_colour):  # type: ignore[no-untyped-def]
     first, second = values[a], values[b]
     shared = np.float32(0)

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -222,3 +227,20 @@ def test_a_flat_photograph_is_one_window():
     photo = np.full((50, 70, 3), 90, np.uint8)
     windows = propose(photo, ProposalSettings(method="selective-search"))
     assert windows.tolist() == [[0, 0, 70, 50]]
+
+
+def test_code_just_compiled_finds_the_windows_of_code_from_the_cache(tmp_path, mini_voc):
+    """Sums in another order would join other regions of these, in the first process alone."""
+    code = """
+import hashlib, sys
+from data import read_photo
+from proposals import propose
+print(hashlib.sha256(b"".join(propose(read_photo(p)).tobytes() for p in sys.argv[1:])).hexdigest())
+"""
+    photos = [mini_voc / "JPEGImages" / f"{name}.jpg" for name in ("002330", "007612", "009324")]
+    home = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(home)}
+    run = [sys.executable, "-c", code, *photos]
+    found = [subprocess.check_output(run, env=environment, text=True) for _ in range(2)]
+    assert any(tmp_path.rglob("*.nbc"))
+    assert found[0] == found[1]
