@@ -25,6 +25,7 @@ bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/window_pooling.py --out $(BENCH)/window_pooling.json
 	$(BIN)/python benchmarks/batching.py --out $(BENCH)/batching.json
 	$(BIN)/python benchmarks/normalisation.py --out $(BENCH)/normalisation.json
+	$(BIN)/python benchmarks/nms.py --out $(BENCH)/nms.json
 	$(BIN)/python benchmarks/svm_solver.py --out $(BENCH)/svm_solver.json
 	$(BIN)/python benchmarks/selective_search.py $(DATA) --out $(BENCH)/selective_search.json
 	$(BIN)/python benchmarks/finetuning.py $(DATA) $(WEIGHTS) --out $(BENCH)/finetuning.json

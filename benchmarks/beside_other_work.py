@@ -67,7 +67,12 @@ class Worker:
 
 def prepare_detection(detector: Detector, paths: list[Path]) -> Callable[[], None]:
     """Make what detects in all photographs once."""
-    return lambda: [None for _ in detector.detect_paths(paths)].clear()
+
+    def work() -> None:
+        for _ in detector.detect_paths(paths):
+            pass
+
+    return work
 
 
 def pool(

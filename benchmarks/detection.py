@@ -21,6 +21,7 @@ from proposals import propose
 from spp_detect import Detector
 from spp_detect.experiments.speed import StageClock
 from spp_detect.postprocess import select_detections
+from spp_detect.threads import set_threads
 
 STAGES = {  # of a StageClock, by their names in the result
     "reading": ("reading",),
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=200)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    set_threads()
     detector = Detector.load(arguments.run)
     chosen = open_dataset(arguments.data, arguments.split).photographs[: arguments.photographs]
     paths = [photograph.path for photograph in chosen]

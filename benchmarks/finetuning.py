@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timing import write_result
 
 from data import open_dataset
 from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.config import make_run_config
 from spp_detect.features import choose_device
-from spp_detect.files import write_json
-from spp_detect.provenance import record_run
+from spp_detect.threads import set_numba_threads, set_threads
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.finetuning import FineTuner
 from spp_detect.training.run import TrainingRun
@@ -57,7 +57,7 @@ def now(device: torch.device) -> float:
 
 def time_steps(tuner: FineTuner, start: int, count: int) -> float:
     """Seconds per step, batches read as in training."""
-    with ThreadPoolExecutor(1) as worker:
+    with ThreadPoolExecutor(1, initializer=set_numba_threads) as worker:
         batches = tuner.read_batches(worker, start, start + count + 1)
         tuner.learn(start, next(batches))
         begun = now(tuner.device)
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
+    set_threads()
     device = choose_device("auto")
     dataset = open_dataset(arguments.data, "trainval")
     dataset = dataclasses.replace(dataset, photographs=dataset.photographs[: arguments.photographs])
@@ -129,9 +130,8 @@ def main() -> None:
         "sizes": sizes,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "record": record_run(),
     }
-    write_json(arguments.out, result)
+    write_result(arguments.out, result)
     print(
         f"{result['windows_per_second']:.0f} windows/s, {ratio:.0%} of the products' bound; "
         + ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in parts.items())

@@ -125,7 +125,9 @@ weights_option = click.option(
     "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
 )
 preset_option = click.option(
-    "--preset", type=click.Choice(PRESETS), default="default", help="Whose constants."
+    "--preset",
+    type=click.Choice(PRESETS),
+    help="Whose constants; a setting's or else the defaults if not given.",
 )
 train_from_option = click.option(
     "--train-from", help="First of the trunk's layers that is tuned, too."
@@ -232,10 +234,13 @@ def train(
     DATA is a VOC folder, a COCO .json file or a YOLO folder. Constants that are not given are the
     preset's; the options for them are short for --set KEY=VALUE.
     """
-    named = {name: options.pop(name) for name in ("split", "weights", "preset", "boxes", "classes")}
+    named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
     given: dict[str, Any] = {name: named[name] for name in named if _is_given(context, name)}
-    given["settings"] = _collect_settings(options, changes, config)
+    settings = _collect_settings(options, changes, config)
+    if "preset" in settings:
+        given["preset"] = settings.pop("preset")
+    given["settings"] = settings
     if not resume:
         check_new(out)
     asked = find_options(out, given)
@@ -488,9 +493,7 @@ def benchmark(
 @click.option(
     "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of the column with one."
 )
-@click.option(
-    "--scales", default=",".join(map(str, PAPER_SCALES)), help="Of the column with several."
-)
+@click.option("--scales", help="Of the column with several; the preset's, else the paper's.")
 @click.option(
     "--columns", default=",".join(COLUMNS), help="Those of the paper to fill, joined by commas."
 )
@@ -515,9 +518,7 @@ def tables(
     split: str,
     test_split: str,
     weights: str,
-    preset: str,
     scale: int,
-    scales: str,
     columns: str,
     rcnn_windows: int | None,
     images: int,
@@ -528,19 +529,24 @@ def tables(
     config: Path | None,
     **options: Any,
 ) -> None:
-    """Fill the paper's tables 9 and 10: train and measure each cell; run it again to go on."""
+    """Fill the paper's tables 9 and 10: train and measure each cell; run it again to go on.
+
+    Extractor, feature and scales are each cell's own, whatever the settings say.
+    """
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
     train_set = _open_checked(data, split, None, max_side)
     test_set = _open_checked(data, test_split, train_set.classes, max_side)
     settings = _collect_settings(options, changes, config) | {"weights": Path(weights).name}
+    preset = settings.pop("preset", "default")
     if not make_training_config(preset).finetune_iterations:
         settings = {"finetune_iterations": TABLE_ITERATIONS} | settings
     whole = make_settings(preset, settings)
+    several = whole.model.scales if len(whole.model.scales) > 1 else PAPER_SCALES
     plan = TablePlan(
         train_set,
         test_set,
         whole,
-        ((scale,), _parse_scales(scales)),
+        ((scale,), several),
         _parse_columns(columns),
         images,
         min(rcnn_windows or whole.model.max_windows, whole.model.max_windows),

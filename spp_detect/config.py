@@ -186,8 +186,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         model, training = self.model, self.training
-        if model.fc_rank:
-            raise ConfigError(f"fc_rank {model.fc_rank}: expected 0, it is for trained models")
+        for name in ("fc_rank", "promising"):
+            if getattr(model, name):
+                raise ConfigError(
+                    f"{name} {getattr(model, name)}: expected 0, it is for trained models"
+                )
         if training.train_from and model.extractor == "rcnn":
             raise ConfigError(
                 f"train_from {training.train_from!r}: expected none with extractor rcnn, whose "

@@ -154,6 +154,7 @@ class PhotoDetector(ABC):
         photo = as_photo(photo, bgr=bgr)
         if windows is None:
             windows = propose(photo, self.proposal_settings)
+        windows = np.asarray(windows, np.float32).reshape(-1, 4)
         scored = self.score_by_model(photo, windows)
         return select_detections(scored, self.config, regress=regress, vote=vote)
 
@@ -373,12 +374,17 @@ class Detector(PhotoDetector):
         watch : Watch
             Given the stages' names one after the other: conv, pooling, fc, classification.
         """
-        pooled = self.extractor.compute_maps(photo, watch).pool(windows, watch)
-        return self.score_pooled(pooled, watch)
+        return self.score_pooled(self.pool(photo, windows, watch), watch)
+
+    def pool(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32], watch: Watch = unwatched
+    ) -> WindowFeatures:
+        """Pool windows, the first half of `score`, for other models of the same trunk to score."""
+        return self.extractor.compute_maps(photo, watch).pool(windows, watch)
 
     @torch.inference_mode()
     def score_pooled(self, pooled: WindowFeatures, watch: Watch = unwatched) -> ScoredWindows:
-        """Score pooled windows, which other models of the same trunk may score, too."""
+        """Score pooled windows, the second half of `score`."""
         with watch("fc"):
             if self.first is not None and self.config.promising:
                 pooled = self.first.choose(pooled, self.config.promising)
@@ -389,7 +395,13 @@ class Detector(PhotoDetector):
             scores = multiply_rows(described, self.heads.svm_coef.T) + self.heads.svm_intercept
             boxes = torch.from_numpy(pooled.windows).to(device)
             return ScoredWindows(
-                boxes, scores[inverse], pooled.features, inverse, pooled.size, self.heads
+                boxes,
+                scores[inverse],
+                pooled.features,
+                inverse,
+                pooled.size,
+                self.heads,
+                self.config.regression_inclusive,
             )
 
     def _modules(self) -> nn.Module:

@@ -109,7 +109,7 @@ def read_description(folder: Path) -> Description:
 
 
 def load_tensors(folder: Path, modules: nn.Module) -> None:
-    """Load model.safetensors into modules, all of it and nothing else.
+    """Load model.safetensors into modules, all that they need.
 
     Raises
     ------

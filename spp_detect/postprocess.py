@@ -41,6 +41,8 @@ class ScoredWindows:
         Of the photograph.
     heads : Heads
         The model's.
+    inclusive : bool
+        Whether its regression measures boxes as `bbox_regression.decode` does with `inclusive`.
     """
 
     boxes: torch.Tensor
@@ -49,10 +51,9 @@ class ScoredWindows:
     inverse: torch.Tensor
     size: tuple[int, int]
     heads: Heads
+    inclusive: bool = False
 
-    def move(
-        self, rows: NDArray[np.int64], classes: NDArray[np.int64], *, inclusive: bool = False
-    ) -> NDArray[np.float32]:
+    def move(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Move windows by the regression of a class each: float32 (n, 4), clipped."""
         inverse = self.inverse.cpu().numpy()[rows]
         targets = multiply_pairs(self.features, self.heads.regression_coef, inverse, classes)
@@ -61,7 +62,7 @@ class ScoredWindows:
             self.boxes.cpu().numpy()[rows],
             targets.cpu().numpy(),
             self.size,
-            inclusive=inclusive,
+            inclusive=self.inclusive,
         )
         return moved
 
@@ -97,7 +98,7 @@ def select_detections(
         return _join([(boxes[rows], own[rows]) for rows, own in zip(kept, scores, strict=True)])
     voting = vote and config.vote_iou is not None
     voters = [np.flatnonzero(own > config.vote_score) if voting else NO_ROWS for own in scores]
-    moved = _move(scored, [*kept, *voters], config)
+    moved = _move(scored, [*kept, *voters])
     found = []
     for c, own in enumerate(scores):
         again = suppress(moved[c].astype(np.float64), own[kept[c]], *limits)
@@ -110,7 +111,7 @@ def select_detections(
 
 
 def _move(
-    scored: Sequence[ScoredWindows], chosen: list[NDArray[np.int64]], config: Config
+    scored: Sequence[ScoredWindows], chosen: list[NDArray[np.int64]]
 ) -> list[NDArray[np.float32]]:
     """Move windows by the regressions of their classes.
 
@@ -121,8 +122,6 @@ def _move(
     chosen : list of int64 (n,)
         Rows in all models' windows one after the other. The first C are of class 0, 1 and so on,
         and so are the next C.
-    config : Config
-        The constants of test time.
 
     Returns
     -------
@@ -136,9 +135,7 @@ def _move(
     for one in scored:
         own = np.flatnonzero((rows >= start) & (rows < start + len(one.boxes)))
         own = own[np.argsort(classes[own], kind="stable")]  # a class's weights stay in a cache
-        moved[own] = one.move(
-            rows[own] - start, classes[own], inclusive=config.regression_inclusive
-        )
+        moved[own] = one.move(rows[own] - start, classes[own])
         start += len(one.boxes)
     return np.split(moved, np.cumsum(lengths)[:-1])
 

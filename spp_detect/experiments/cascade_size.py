@@ -41,7 +41,7 @@ def measure_counts(
     found: dict[int, list[Detections]] = {count: [] for count in detectors}
     source = search_windows(cascade.proposal_settings)
     for photo, windows in prepare_dataset(dataset, source, max_side):
-        pooled = cascade.extractor.compute_maps(photo).pool(windows)
+        pooled = cascade.pool(photo, windows)
         for count, detector in detectors.items():
             scored = detector.score_pooled(pooled)
             found[count].append(select_detections([scored], cascade.config))

@@ -136,6 +136,7 @@ class TableMaker:
             "max_windows": model.max_windows,
             "rcnn_windows": self.plan.rcnn_windows,
             "train_from": training.train_from,
+            "mirrored": training.mirror_finetuning,
             "fc_start": self._find_fc_start(),
             "vote": model.vote_iou is not None,
             "record": record_run(),
@@ -268,7 +269,7 @@ def _score_together(
     models: list[Detector], photo: NDArray[np.uint8], windows: NDArray[np.float32]
 ) -> list[ScoredWindows]:
     """Score windows by models of the same trunk, pooled once."""
-    pooled = models[0].extractor.compute_maps(photo).pool(windows)
+    pooled = models[0].pool(photo, windows)
     return [one.score_pooled(pooled) for one in models]
 
 
@@ -287,6 +288,11 @@ def render_tables(result: dict[str, Any]) -> str:
         lines[0] += (
             f" Fine-tuning reaches down to {result['train_from']} in SPP-net's columns, to fc6 in "
             "R-CNN's."
+        )
+    if result["mirrored"] and RCNN in columns:
+        lines[0] += (
+            " Fine-tuning mirrors half of the photographs in SPP-net's columns, none in R-CNN's, "
+            "whose mirrored crops would each be a pass of the trunk more."
         )
     if RCNN in columns:
         lines[0] += (

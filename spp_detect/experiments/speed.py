@@ -268,7 +268,7 @@ def _measure_contender(
 ) -> dict[str, float]:
     """Seconds of each stage after the proposals, and how many windows were distinct."""
     clock = StageClock(detector.extractor.device)
-    pooled = detector.extractor.compute_maps(photo, clock).pool(windows, clock)
+    pooled = detector.pool(photo, windows, clock)
     scored = detector.score_pooled(pooled, clock)
     with clock("classification"):
         select_detections([scored], detector.config)

@@ -13,6 +13,7 @@ from spp_detect.fc import FcLayers, apply_fc
 from spp_detect.files import write_json
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.stage import Stage
 
 
@@ -72,6 +73,8 @@ class MeasureScales(Stage[FeatureScales]):
         for i in track(self.photographs[: training.norm_photographs], self.name):
             rows = self.cache.table.find_proposals(i)
             sample = rows[random.permutation(len(rows))[: training.norm_windows]]
+            if not len(sample):
+                continue
             pooled = self.cache.pool(i, sample)
             described = apply_fc(self.fc, pooled.features, self.config.model.precision)
             norms.append(
@@ -80,6 +83,8 @@ class MeasureScales(Stage[FeatureScales]):
                     for features in (pooled.features, described)
                 ]
             )
+        if not norms:
+            raise TrainingError("no photograph has a window; expected some, by whatever method")
         pooled_scale, svm_scale = (training.feature_norm / np.mean(norms, axis=0)).tolist()
         write_json(self.leaves[0], {"pooled": pooled_scale, "svm": svm_scale})
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +37,15 @@ class TuningError(ValueError):
     """Fine-tuning that leads nowhere; one line says why."""
 
 
+# Gives the features of windows that were drawn, float32 (n, D), with a gradient where the trunk
+# learns.
+Pooling = Callable[[], torch.Tensor]
+
+
 class TunedTrunk(ABC):
     """What of the trunk is tuned, and how its windows get their features.
 
-    Attributes
+    Parameters
     ----------
     tail : nn.Module
         The layers that are tuned; they change in place.
@@ -53,16 +58,12 @@ class TunedTrunk(ABC):
         self.cache = cache
 
     @abstractmethod
-    def read(self, draw: Draw) -> Any:
-        """Read, in another thread, what `pool` needs of a draw."""
-
-    @abstractmethod
-    def pool(self, read: Any) -> torch.Tensor:
-        """Turn it into features, float32 (n, D), with a gradient where the trunk learns."""
+    def read(self, draw: Draw) -> Pooling:
+        """Read what a draw needs, in another thread than the one that will pool."""
 
 
 class FrozenTrunk(TunedTrunk):
-    """No layer of the trunk is tuned: features are read.
+    """No layer of the trunk is tuned: features are pooled as they are read.
 
     Parameters
     ----------
@@ -73,22 +74,12 @@ class FrozenTrunk(TunedTrunk):
     def __init__(self, cache: FeatureCache) -> None:
         super().__init__(nn.Sequential(), cache)
 
-    def read(self, draw: Draw) -> torch.Tensor:
+    def read(self, draw: Draw) -> Pooling:
         """Pool a draw's windows."""
-        return self.cache.pool_at(draw.photograph, draw.rows, draw.scale, mirrored=draw.mirrored)
-
-    def pool(self, read: torch.Tensor) -> torch.Tensor:
-        """Take the features as they were read."""
-        return read
-
-
-@dataclass(frozen=True)
-class StemMap:
-    """A map of the layers before the tuned ones, and what is drawn from it."""
-
-    draw: Draw
-    maps: PhotoMaps
-    values: torch.Tensor  # float32 (1, C, H, W)
+        features = self.cache.pool_at(
+            draw.photograph, draw.rows, draw.scale, mirrored=draw.mirrored
+        )
+        return lambda: features
 
 
 class LearningTrunk(TunedTrunk):
@@ -109,23 +100,19 @@ class LearningTrunk(TunedTrunk):
         self.maps = maps
         self.extractor = extractor
 
-    def read(self, draw: Draw) -> StemMap:
+    def read(self, draw: Draw) -> Pooling:
         """Read the map of a draw's photograph and scale."""
         maps = self.maps.get(draw.photograph, mirrored=draw.mirrored)
-        return StemMap(draw, maps, maps.maps[""][draw.scale].permute(2, 0, 1)[None].float())
+        values = maps.maps[""][draw.scale].permute(2, 0, 1)[None].float()
+        return partial(self._pool, draw, maps, values)
 
-    def pool(self, read: StemMap) -> torch.Tensor:
+    def _pool(self, draw: Draw, maps: PhotoMaps, values: torch.Tensor) -> torch.Tensor:
         """Compute the tuned layers' map and pool the windows from it."""
         device = self.extractor.device
-        values = read.values.to(device).contiguous(memory_format=torch.channels_last)
+        values = values.to(device).contiguous(memory_format=torch.channels_last)
         one_map = self.tail(values)[0].permute(1, 2, 0)
         # As the whole trunk's, but for the one scale that was drawn.
-        whole = replace(
-            read.maps,
-            maps={"": (one_map,) * len(read.maps.sides)},
-            extractor=self.extractor,
-        )
-        draw = read.draw
+        whole = replace(maps, maps={"": (one_map,) * len(maps.sides)}, extractor=self.extractor)
         windows = self.cache.table.find(draw.photograph, mirrored=draw.mirrored)[draw.rows]
         parts = []
         for k, pyramid in enumerate(self.extractor.pyramids):
@@ -232,7 +219,7 @@ class FineTuner:
 
     def read_batches(
         self, worker: ThreadPoolExecutor, start: int, stop: int
-    ) -> Iterator[list[tuple[Draw, Any]]]:
+    ) -> Iterator[list[tuple[Draw, Pooling]]]:
         """Draw and read the batches of some steps in a worker, one ahead."""
         ahead = worker.submit(self.read, self.sampler.draw_batch(start))
         for step in range(start, stop):
@@ -241,11 +228,11 @@ class FineTuner:
                 ahead = worker.submit(self.read, self.sampler.draw_batch(step + 1))
             yield batch
 
-    def read(self, draws: list[Draw]) -> list[tuple[Draw, Any]]:
+    def read(self, draws: list[Draw]) -> list[tuple[Draw, Pooling]]:
         """Read what a batch needs."""
         return [(draw, self.trunk.read(draw)) for draw in draws]
 
-    def learn(self, step: int, batch: list[tuple[Draw, Any]]) -> float:
+    def learn(self, step: int, batch: list[tuple[Draw, Pooling]]) -> float:
         """Take one step of the optimiser: the batch's loss before it."""
         for group in self.optimiser.param_groups:
             group["lr"] = group["factor"] * rate_at(self.config.training, step)
@@ -258,9 +245,9 @@ class FineTuner:
         self.optimiser.step()
         return float(loss.item())
 
-    def score(self, batch: list[tuple[Draw, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(self, batch: list[tuple[Draw, Pooling]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Score a batch's windows: (N, C + 1), and their labels, (N,)."""
-        features = torch.cat([self.trunk.pool(read) for _, read in batch])
+        features = torch.cat([pool() for _, pool in batch])
         labels = torch.cat([torch.from_numpy(draw.labels) for draw, _ in batch])
         scores: torch.Tensor = self.fc8(self.fc(features.to(self.device)))
         return scores, labels.to(self.device)
@@ -306,6 +293,7 @@ class FineTuner:
         state["state"] = {
             i: {"momentum_buffer": tensors[f"momentum.{i}"]}
             for i in range(sum(len(group["params"]) for group in state["param_groups"]))
+            if f"momentum.{i}" in tensors  # without momentum there is none
         }
         self.optimiser.load_state_dict(state)
         self.history = [tuple(row) for row in tensors["history"].tolist()]

@@ -184,6 +184,7 @@ class TrainingRun:
             check_identity(path, identity, "the run was")
             self.fc_start = json.loads(path.read_text(encoding="utf-8"))["fc_start"]
         else:
+            (self.work / "fc.safetensors").unlink(missing_ok=True)  # of a start that was cut off
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
             if self.fc_layers is not None and self.fc_start == OWN_FC:
                 # Whoever goes on has the trunk's file only, without the net's fc layers.
@@ -192,7 +193,7 @@ class TrainingRun:
 
     def propose(self) -> WindowTable:
         """Do the first stage: the table of windows."""
-        return self._do(
+        table = self._do(
             Proposals(
                 self.work,
                 self.dataset,
@@ -201,6 +202,13 @@ class TrainingRun:
                 difficult=self.config.training.difficult_negatives,
             )
         )
+        # All later stages name windows by their rows, those of an earlier start, too.
+        path, identity = self.work / "windows.json", {"windows": table.sha256}
+        if path.is_file():
+            check_identity(path, identity, "the run was")
+        else:
+            write_json(path, identity)
+        return table
 
     def open_cache(self, table: WindowTable) -> FeatureCache:
         """Open the cache of the trunk's maps, or crops' features."""

@@ -99,6 +99,8 @@ def make_keys(index: int, rows: Rows) -> Rows:
 
 def split_keys(keys: Rows) -> list[tuple[int, Rows]]:
     """Split increasing keys by photograph: its index and the rows."""
+    if not len(keys):
+        return []
     photographs, starts = np.unique(keys >> ROW_BITS, return_index=True)
     rows = np.split(keys & ((1 << ROW_BITS) - 1), starts[1:])
     return list(zip(photographs.tolist(), rows, strict=True))

@@ -144,7 +144,9 @@ SMALL = ("--backbone", "small5", "--weights", "none", "--scales", "160", "--max-
 def test_any_constant_can_be_set(spp, small_voc, tmp_path):
     """By a file, by --set, by an option; each goes before the one before it."""
     path = tmp_path / "some.json"
-    path.write_text('{"svm_c": 0.5, "regression_lambda": 7, "nms_iou": 0.4, "scales": [100]}')
+    path.write_text(
+        '{"preset": "release", "svm_c": 0.5, "regression_lambda": 7, "nms_iou": 0.4, "scales": [9]}'
+    )
     sets = ("--set", "svm_c=0.25", "--set", "nms_iou=0.35", "--set", "max_windows=50")
     sets += ("--set", "finetune_iterations=0", "--set", "feature=pool5")
     options = ("--preset", "paper", "--config", path, *sets, *SMALL)

@@ -467,3 +467,9 @@ def test_files_that_hold_no_settings(tmp_path, content):
         read_settings(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["fc_rank", "promising"])
+def test_what_is_for_trained_models_is_no_training(name):
+    with pytest.raises(ConfigError, match=f"{name} 5: expected 0, it is for trained models"):
+        make_run_config(feature="fc7", **{name: 5})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +20,9 @@ from spp_detect.detector import make_proposal_settings
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers
 from spp_detect.heads import Heads
-from spp_detect.postprocess import ScoredWindows
+from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.spp import resized_size
-from spp_detect.training.finetuning import FineTuner, TunedTrunk
+from spp_detect.training.finetuning import FineTuner, Pooling, TunedTrunk
 from spp_detect.training.sampling import Draw, WindowSampler
 from spp_detect.training.targets import find_negatives, select_regression_pairs
 from spp_detect.training.windows import WindowTable
@@ -81,20 +82,15 @@ def test_boxes_move_by_inclusive_sides():
         torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 3, 4), torch.tensor([[0.5, 0, 0, 0.0]])
     )
     rows = np.zeros(1, np.int64)
-    scored = ScoredWindows(
-        boxes,
-        torch.zeros(1, 1),
-        torch.zeros(1, 3),
-        torch.zeros(1, dtype=torch.int64),
-        (90, 90),
-        heads,
-    )
+    parts = torch.zeros(1, 1), torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)
+    scored = ScoredWindows(boxes, *parts, (90, 90), heads)
+    inclusive = dataclasses.replace(scored, inclusive=True)
     # Inclusive sides of 20 and 40: half of 20 to the right, not half of 21.
-    assert scored.move(rows, rows, inclusive=True).tolist() == [[20, 20, 41, 61]]
+    assert inclusive.move(rows, rows).tolist() == [[20, 20, 41, 61]]
     assert scored.move(rows, rows).tolist() == [[20.5, 20, 41.5, 61]]
     targets = heads.regression_intercept.numpy()
     np.testing.assert_array_equal(
-        scored.move(rows, rows, inclusive=True),
+        inclusive.move(rows, rows),
         decode(boxes.numpy(), targets, (90, 90), inclusive=True),
     )
 
@@ -140,11 +136,8 @@ class FixedFeatures(TunedTrunk):
         super().__init__(nn.Sequential(), None)
         self.features = features
 
-    def read(self, draw: Draw) -> torch.Tensor:
-        return self.features
-
-    def pool(self, read: torch.Tensor) -> torch.Tensor:
-        return read
+    def read(self, draw: Draw) -> Pooling:
+        return lambda: self.features
 
 
 class Background:
@@ -172,7 +165,7 @@ def test_the_biases_of_fc8_learn_at_a_rate_of_their_own(tmp_path, rate, decay, f
     )
     assert tuner.fc8.bias.tolist() == [0, 0, first]
     labels = np.array([0, 2, 2])
-    batch = [(Draw(0, False, 0, np.arange(3), labels), tuner.trunk.features)]
+    batch = [(Draw(0, False, 0, np.arange(3), labels), lambda: tuner.trunk.features)]
     scores, _ = tuner.score(batch)
     probabilities = scores.softmax(1).detach()
     wanted = torch.zeros(3, 3)
@@ -232,3 +225,27 @@ def test_windows_are_drawn_uniformly_from_all_photographs():
 def test_a_tuned_trunk_takes_few_photographs():
     with pytest.raises(ConfigError, match="finetune_sampling 'windows'"):
         make_run_config(finetune_iterations=5, train_from="layer3", finetune_sampling="windows")
+
+
+def test_models_of_both_rules_move_their_own_boxes():
+    """Together, too, each model's regression measures as it was trained."""
+    rows = np.zeros(1, np.int64)
+    heads = Heads(
+        torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 3, 4), torch.tensor([[0.5, 0, 0, 0.0]])
+    )
+    one, other = (
+        ScoredWindows(
+            torch.tensor([box]),
+            torch.ones(1, 1),
+            torch.zeros(1, 3),
+            torch.zeros(1, dtype=torch.int64),
+            (300, 300),
+            heads,
+            inclusive,
+        )
+        for box, inclusive in (([10.0, 20, 31, 61], True), ([110.0, 120, 131, 161], False))
+    )
+    assert one.move(rows, rows)[0, 0] == 20
+    assert other.move(rows, rows)[0, 0] == 120.5
+    found = select_detections([one, other], make_config(vote_iou=None))
+    assert sorted(found.boxes[:, 0].tolist()) == [20, 120.5]

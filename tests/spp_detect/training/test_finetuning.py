@@ -128,7 +128,7 @@ def test_windows_under_their_cells_equal_windows_of_the_whole_map(
     draw = Draw(0, mirrored, 0, np.arange(len(windows)), np.zeros(len(windows), np.int64))
     ((same, read),) = tuner.read([draw])
     assert same is draw
-    pooled = tuner.trunk.pool(read)
+    pooled = read()
     assert pooled.requires_grad == bool(train_from)
     expected = run.extractor.compute_maps(photo).pool(windows)
     wanted = expected.features[expected.inverse].float()
@@ -208,11 +208,13 @@ def test_one_step_through_the_pyramid_equals_plain_torch(make_tuner):
     ours = {n: p.grad.clone() for n, p in tuner.network.named_parameters()}
     tuner.network.zero_grad()
     rows, labels = [], []
-    for draw, stem in batch:
-        one_map = tuner.trunk.tail(stem.values)[0]
+    for draw, _ in batch:
+        stem = tuner.trunk.maps.get(draw.photograph, mirrored=draw.mirrored)
+        values = stem.maps[""][draw.scale].permute(2, 0, 1)[None].float()
+        one_map = tuner.trunk.tail(values)[0]
         windows = table.find(draw.photograph, mirrored=draw.mirrored)[draw.rows]
-        short_side = min(stem.maps.size)
-        scaling = (stem.maps.sides[draw.scale] - 1, short_side - 1)
+        short_side = min(stem.size)
+        scaling = (stem.sides[draw.scale] - 1, short_side - 1)
         grid, rule = run.extractor.backbone.grid, run.config.model.projection
         cells = project_windows(windows, scaling, one_map.shape[1:], grid, rule)
         for left, top, right, bottom in cells.tolist():
@@ -248,15 +250,16 @@ def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
     assert history[-1, 1] < 0.2
 
 
-def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monkeypatch):
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monkeypatch, momentum):
     monkeypatch.setattr(finetuning, "EVALUATIONS", 4)
-    whole, tuner = make_tuner(tmp_path / "whole")
+    whole, tuner = make_tuner(tmp_path / "whole", finetune_momentum=momentum)
     history = tuner.tune()
 
     class KilledError(Exception):
         pass
 
-    broken, tuner = make_tuner(tmp_path / "broken")
+    broken, tuner = make_tuner(tmp_path / "broken", finetune_momentum=momentum)
     learn = FineTuner.learn
 
     def interrupt(self, number, batch):
@@ -268,7 +271,7 @@ def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monke
     with pytest.raises(KilledError):
         tuner.tune()
     monkeypatch.setattr(FineTuner, "learn", learn)
-    broken, tuner = make_tuner(tmp_path / "broken")
+    broken, tuner = make_tuner(tmp_path / "broken", finetune_momentum=momentum)
     assert (tuner.tune() == history).all()
     assert changed(weights(whole.fc_layers), broken.fc_layers) == set()
 

@@ -204,11 +204,11 @@ def test_fine_tuning_takes_what_is_kept_and_mirrors_nothing(begin_run, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(WarpSource, "compute", lambda *_: pytest.fail("computed again"))
         batch = tuner.read(draws[:3])
-    for draw, values in batch:
+    for draw, pool in batch:
         photo = read_photo(run.dataset.photographs[draw.photograph].path)
         anew = run.extractor.compute_maps(photo).pool(table.find(draw.photograph)[draw.rows])
         wanted = anew.features[anew.inverse].float()
-        torch.testing.assert_close(values, wanted, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(pool(), wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_fine_tuned_it_is_the_same_without_a_budget_and_after_a_stop(begin_run, monkeypatch):

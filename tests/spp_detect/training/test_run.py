@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data import LabelledSet, Labels, Photograph, open_dataset, read_photo
 from proposals import save_boxes
 from spp_detect import cli
+from spp_detect.config import make_run_config
 from spp_detect.detector import Detector
+from spp_detect.features import WindowFeatures
 from spp_detect.training.assembly import RunOptions, find_options
+from spp_detect.training.feature_scale import MeasureScales
 from spp_detect.training.run import check_positives
 from spp_detect.training.run_folder import TrainingError, check_new
 from spp_detect.training.svms import TrainSvms
@@ -329,3 +333,45 @@ def test_settings_that_cannot_be_are_one_line(tmp_path, small_voc, spp):
     assert "unknown key 'svm_d'" in line("--config", file)
     assert "none.json" in line("--config", tmp_path / "none.json")
     assert not (tmp_path / "run").exists()
+
+
+def test_other_windows_than_an_earlier_starts_are_refused(
+    tmp_path, small_set, make_run, small_config
+):
+    """Whatever changed them: the mining's keys and R-CNN's features go by their rows."""
+    run = make_run(tmp_path / "run", small_set, small_config(max_windows=30))
+    run.begin()
+    run.propose()
+    again = make_run(tmp_path / "run", small_set, small_config(max_windows=30))
+    again.begin()
+    assert again.propose().sha256 == run.propose().sha256
+    path = tmp_path / "run" / "work" / "windows.safetensors"
+    tensors = load_file(path)
+    tensors["windows"][5, 2] += 1
+    save_file(tensors, path)
+    with pytest.raises(TrainingError, match=r"windows\.json: the run was begun with other windows"):
+        again.propose()
+
+
+class FewWindows:
+    """A cache of two photographs, the first without proposals."""
+
+    def __init__(self, counts):
+        self.counts = counts
+        self.table = self
+
+    def find_proposals(self, index):
+        return np.arange(self.counts[index])
+
+    def pool(self, index, rows):
+        features = torch.full((len(rows), 4), 2.0)
+        return WindowFeatures(features, rows, rows, np.zeros((len(rows), 4), np.float32), (9, 9))
+
+
+def test_photographs_without_windows_have_no_share_in_the_scale(tmp_path):
+    config = make_run_config()
+    stage = MeasureScales(tmp_path, [0, 1], FewWindows([0, 3]), None, config)
+    stage.run()
+    assert stage.load() == (5.0, 5.0)  # 20 over the norm of four times 2
+    with pytest.raises(TrainingError, match="no photograph has a window"):
+        MeasureScales(tmp_path, [0, 1], FewWindows([0, 0]), None, config).run()

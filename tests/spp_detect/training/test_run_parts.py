@@ -108,7 +108,7 @@ def test_fine_tuning_pools_every_part(
     tuner = run.make_tuner(table, run.open_cache(table))
     tuner.network.eval()
     for draw, read in tuner.read(tuner.sampler.draw_batch(0)[:6]):
-        pooled = tuner.trunk.pool(read)
+        pooled = read()
         photo = read_photo(small_set.photographs[draw.photograph].path)
         photo = photo[:, ::-1].copy() if draw.mirrored else photo
         one_scale = small_config(parts=parts, scales=((120, 200)[draw.scale],))
