@@ -54,7 +54,7 @@ class ProposalSettings:
     Examples
     --------
     >>> ProposalSettings("selective-search", max_windows=500).key()
-    'revision=1 method=selective-search max_windows=500 min_side=10.0 seed=0'
+    'revision=2 method=selective-search max_windows=500 min_side=10.0 seed=0'
     """
 
     method: str = "selective-search-dense"
