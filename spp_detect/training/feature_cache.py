@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -43,7 +44,10 @@ class Resources:
     max_side: int = DEFAULT_MAX_SIDE
 
 
-class FeatureCache(ABC):
+ExtractorType = TypeVar("ExtractorType", bound=Extractor)
+
+
+class FeatureCache(ABC, Generic[ExtractorType]):
     """What is computed of photographs, in half precision, some of it on disk.
 
     Past the budget it is computed anew each time; it is rounded to half precision either way, so
@@ -59,6 +63,8 @@ class FeatureCache(ABC):
         Their windows.
     resources : Resources
         Bytes on disk and largest photograph.
+    extractor : Extractor
+        Computes it.
 
     Attributes
     ----------
@@ -69,11 +75,17 @@ class FeatureCache(ABC):
     mirrors: bool
 
     def __init__(
-        self, folder: Path, dataset: LabelledSet, table: WindowTable, resources: Resources
+        self,
+        folder: Path,
+        dataset: LabelledSet,
+        table: WindowTable,
+        resources: Resources,
+        extractor: ExtractorType,
     ) -> None:
         self.folder = folder
         self.dataset = dataset
         self.table = table
+        self.extractor = extractor
         self.budget = resources.map_budget
         self.max_side = resources.max_side
         self._count()
@@ -129,7 +141,7 @@ class FeatureCache(ABC):
         return np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
 
 
-class MapCache(FeatureCache):
+class MapCache(FeatureCache[SppExtractor]):
     """SPP-net's maps by photograph, from which any windows are pooled.
 
     Parameters
@@ -137,21 +149,10 @@ class MapCache(FeatureCache):
     folder, dataset, table, resources : Path, LabelledSet, WindowTable, Resources
         As of a FeatureCache.
     extractor : SppExtractor
-        Computes the maps.
+        As of a FeatureCache.
     """
 
     mirrors = True
-
-    def __init__(
-        self,
-        folder: Path,
-        dataset: LabelledSet,
-        table: WindowTable,
-        resources: Resources,
-        extractor: SppExtractor,
-    ) -> None:
-        super().__init__(folder, dataset, table, resources)
-        self.extractor = extractor
 
     def pool(
         self, index: int, rows: Rows, *, mirrored: bool = False, keep: bool = True
@@ -214,7 +215,7 @@ class MapCache(FeatureCache):
         }
 
 
-class CropCache(FeatureCache):
+class CropCache(FeatureCache[RcnnExtractor]):
     """R-CNN's features of all windows of a photograph.
 
     Past the budget only those of the windows asked for are computed. Nothing is kept of mirror
@@ -225,21 +226,10 @@ class CropCache(FeatureCache):
     folder, dataset, table, resources : Path, LabelledSet, WindowTable, Resources
         As of a FeatureCache.
     extractor : RcnnExtractor
-        Computes the features.
+        As of a FeatureCache.
     """
 
     mirrors = False
-
-    def __init__(
-        self,
-        folder: Path,
-        dataset: LabelledSet,
-        table: WindowTable,
-        resources: Resources,
-        extractor: RcnnExtractor,
-    ) -> None:
-        super().__init__(folder, dataset, table, resources)
-        self.extractor = extractor
 
     def pool(
         self, index: int, rows: Rows, *, mirrored: bool = False, keep: bool = True
