@@ -10,6 +10,8 @@ INSTALLED := $(VENV)/installed
 DATA ?= ../shared/voc2007-mini/VOCdevkit/VOC2007
 WEIGHTS ?= ../shared/weights/resnet18_conv1_layer3.safetensors
 RUN ?= runs/bench
+# In how many processes of one thread the tests run, a module's in one of them.
+JOBS ?= 2
 BENCH := results/benchmarks
 
 demo: install
@@ -19,7 +21,8 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) \
+		--dist loadscope --no-loadscope-reorder
 
 bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/window_pooling.py --out $(BENCH)/window_pooling.json

@@ -63,8 +63,8 @@ class Config:
     # The trunk and what goes into it.
     backbone: str = "resnet18"
     weights: str = "none"  # the name of the weights, for the record
-    # Of its convolutions and the fc layers, but not in fine-tuning; auto is bfloat16 where the
-    # device has instructions for it.
+    # Of its convolutions and the fc layers; auto is bfloat16 where the device has instructions for
+    # it. In fine-tuning it is that of the products: weights and gradients are float32.
     precision: str = "auto"
     scales: tuple[int, ...] = (SINGLE_SCALE,)  # short sides in pixels
     long_side_limit: int = 6000  # pixels of a resized photograph: bounds the memory

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from spp_detect.config import RunConfig, TrainingConfig
+from spp_detect.dtype import use_precision
 from spp_detect.fc import FcLayers
 from spp_detect.features import Extractor
 from spp_detect.files import write_json, write_tensors
@@ -110,7 +111,7 @@ class LearningTrunk(TunedTrunk):
         """Compute the tuned layers' map and pool the windows from it."""
         device = self.extractor.device
         values = values.to(device).contiguous(memory_format=torch.channels_last)
-        one_map = self.tail(values)[0].permute(1, 2, 0)
+        one_map = self.tail(values)[0].float().permute(1, 2, 0)
         # As the whole trunk's, but for the one scale that was drawn.
         whole = replace(maps, maps={"": (one_map,) * len(maps.sides)}, extractor=self.extractor)
         windows = self.cache.table.find(draw.photograph, mirrored=draw.mirrored)[draw.rows]
@@ -246,11 +247,15 @@ class FineTuner:
         return float(loss.item())
 
     def score(self, batch: list[tuple[Draw, Pooling]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Score a batch's windows: (N, C + 1), and their labels, (N,)."""
-        features = torch.cat([pool() for _, pool in batch])
+        """Score a batch's windows: float32 (N, C + 1), and their labels, (N,).
+
+        Weights, gradients and losses are float32, whatever the products are computed in.
+        """
+        with use_precision(self.config.model.precision, self.device):
+            features = torch.cat([pool() for _, pool in batch])
+            scores: torch.Tensor = self.fc8(self.fc(features.to(self.device)))
         labels = torch.cat([torch.from_numpy(draw.labels) for draw, _ in batch])
-        scores: torch.Tensor = self.fc8(self.fc(features.to(self.device)))
-        return scores, labels.to(self.device)
+        return scores.float(), labels.to(self.device)
 
     @torch.no_grad()
     def _evaluate(self, worker: ThreadPoolExecutor, step: int, training_loss: float) -> None:

@@ -11,8 +11,9 @@ from spp_detect.backbones import build_backbone
 from spp_detect.config import RunConfig, make_run_config
 from spp_detect.detector import Detector
 from spp_detect.parts import PARTS, WindowPart
+from spp_detect.training import fc_start
 from spp_detect.training.feature_cache import Resources
-from spp_detect.training.run import TrainingRun
+from spp_detect.training.run import SharedFiles, TrainingRun
 
 CPU = Resources(torch.device("cpu"))
 
@@ -45,12 +46,10 @@ def _small_config(**changes) -> RunConfig:
     return make_run_config(**(settings | changes))
 
 
-def _make_run(
-    folder: Path, dataset: LabelledSet, config: RunConfig, device: torch.device = CPU.device
-) -> TrainingRun:
-    torch.manual_seed(0)
-    backbone = build_backbone(config.model.backbone)
-    return TrainingRun(folder, dataset, config, backbone, Resources(device))
+@pytest.fixture(autouse=True)
+def few_components(monkeypatch):
+    """Looking for components among 12,000 windows would take half of a small run's time."""
+    monkeypatch.setattr(fc_start, "COMPONENT_WINDOWS", 1000)
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +70,18 @@ def more_parts(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def make_run():
-    """Makes a training run."""
-    return _make_run
+def make_run(tmp_path_factory):
+    """Makes a training run; all runs share the proposed windows."""
+    shared = SharedFiles(proposals=tmp_path_factory.mktemp("proposals"))
+
+    def make(
+        folder: Path, dataset: LabelledSet, config: RunConfig, device: torch.device = CPU.device
+    ) -> TrainingRun:
+        torch.manual_seed(0)
+        backbone = build_backbone(config.model.backbone)
+        return TrainingRun(folder, dataset, config, backbone, Resources(device), shared=shared)
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +96,10 @@ def small_set(small_voc) -> LabelledSet:
 
 
 @pytest.fixture(scope="session")
-def small_model(tmp_path_factory, small_set) -> Path:
+def small_model(tmp_path_factory, small_set, make_run) -> Path:
     """A finished model folder; tests must not change it."""
     folder = tmp_path_factory.mktemp("models") / "run"
-    _make_run(folder, small_set, _small_config()).train()
+    make_run(folder, small_set, _small_config()).train()
     return folder
 
 

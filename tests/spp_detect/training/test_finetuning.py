@@ -73,6 +73,20 @@ def test_rates_by_hand():
     assert [rate_at(config, step) for step in (0, 249_999, 250_000)] == [1e-4, 1e-4, 1e-5]
 
 
+@pytest.mark.parametrize("train_from", ["", "conv5"])
+def test_products_in_half_precision_learn_the_same(make_tuner, train_from):
+    """The products alone are rounded: weights are float32 and the curve is float32's, nearly."""
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        _, tuner = make_tuner(train_from=train_from, precision=precision, finetune_rates=(0.01, 0.01))
+        curves.append(tuner.tune()[:, 2])
+        assert {p.dtype for p in tuner.network.parameters()} == {torch.float32}
+    whole, half = curves
+    assert (whole != half).any()
+    assert whole[0] - whole[-1] > 0.05  # it learnt
+    np.testing.assert_allclose(half, whole, rtol=0.02)
+
+
 def test_a_batch_is_a_quarter_positives_of_many_photographs(make_tuner, small_set):
     _, tuner = make_tuner()
     draws = tuner.sampler.draw_batch(5)
