@@ -126,6 +126,9 @@ class TrainingConfig:
 
     # Fine-tuning (section 4.1); 0 iterations: none. Each rate holds for its share of them.
     finetune_iterations: int = 0
+    # Where the trunk is frozen, fc6 learns in the space of so many principal components of pooled
+    # features, which are computed once a window: many times as fast. 0: in all directions.
+    finetune_components: int = 0
     train_from: str = ""  # the first of the trunk's layers that is tuned too
     mirror_finetuning: bool = True
     finetune_positives: int = 32  # of a batch
@@ -241,7 +244,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("max_windows", "norm_photographs", "norm_windows"), (1, _HUGE)),
     "fc_width": (1, 65536),
     "min_window_side": (0, _HUGE),
-    "fc_rank": (0, 65536),
+    **dict.fromkeys(("fc_rank", "finetune_components"), (0, 65536)),
     "promising": (0, _HUGE),
     **dict.fromkeys(("finetune_iterations", "finetune_negatives"), (0, _HUGE)),
     "finetune_positives": (1, _HUGE),

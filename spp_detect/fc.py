@@ -89,6 +89,42 @@ class FcLayers(nn.Module):
         return shorter
 
     @torch.no_grad()
+    def restrict(self, vectors: torch.Tensor, mean: torch.Tensor) -> FcLayers:
+        """Copy the layers for inputs that are given by their components alone.
+
+        What the copy makes of x's components is what these layers make of x without what lies
+        outside the components' space.
+
+        Parameters
+        ----------
+        vectors : float32 (K, D)
+            Orthonormal.
+        mean : float32 (D,)
+            Subtracted before the components are taken.
+        """
+        fc6 = self.layers[0]
+        assert isinstance(fc6, nn.Linear)
+        copy = FcLayers(len(vectors), self.length, len(self.layers) // 3).to(fc6.weight.device)
+        fc6_weights = {"weight": fc6.weight @ vectors.T, "bias": fc6.bias + fc6.weight @ mean}
+        copy.layers[0].load_state_dict(fc6_weights)
+        copy.layers[3:].load_state_dict(self.layers[3:].state_dict())
+        return copy
+
+    @torch.no_grad()
+    def extend(self, copy: FcLayers, vectors: torch.Tensor, mean: torch.Tensor) -> None:
+        """Take over a copy that `restrict` made and that has learnt since, for inputs as they are.
+
+        fc6 is then of rank K: what lies outside the components' space does not count.
+        """
+        fc6, learnt = self.layers[0], copy.layers[0]
+        assert isinstance(fc6, nn.Linear)
+        assert isinstance(learnt, nn.Linear)
+        fc6.weight.copy_(learnt.weight @ vectors)
+        fc6.bias.copy_(learnt.bias - fc6.weight @ mean)
+        self.layers[3:].load_state_dict(copy.layers[3:].state_dict())
+        self.refresh()
+
+    @torch.no_grad()
     def start_from_components(
         self, components: torch.Tensor, mean: torch.Tensor, scale: float
     ) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,103 +20,21 @@ from spp_detect.fc import FcLayers
 from spp_detect.features import Extractor
 from spp_detect.files import write_json, write_tensors
 from spp_detect.progress import track
-from spp_detect.spp import PhotoMaps, SppExtractor
 from spp_detect.threads import set_numba_threads
-from spp_detect.training.feature_cache import FeatureCache, MapCache
 from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
+from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
 EVALUATIONS = 20  # of the held-out windows, evenly spread over the iterations
 HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each held-out photograph
+# For going on: weights and momentum; the best snapshot.
+STATE, BEST = "finetuning.safetensors", "finetuning_best.safetensors"
+STEM_MAPS, WINDOW_COMPONENTS = "stem_maps", "window_components"  # folders that tuning needs
 COLUMNS = ("iteration", "training_loss", "held_out_loss", "held_out_accuracy")
 
 
 class TuningError(ValueError):
     """Fine-tuning that leads nowhere; one line says why."""
-
-
-# Gives the features of windows that were drawn, float32 (n, D), with a gradient where the trunk
-# learns.
-Pooling = Callable[[], torch.Tensor]
-
-
-class TunedTrunk(ABC):
-    """What of the trunk is tuned, and how its windows get their features.
-
-    Parameters
-    ----------
-    tail : nn.Module
-        The layers that are tuned; they change in place.
-    cache : FeatureCache
-        Of what lies before them.
-    """
-
-    def __init__(self, tail: nn.Module, cache: FeatureCache) -> None:
-        self.tail = tail
-        self.cache = cache
-
-    @abstractmethod
-    def read(self, draw: Draw) -> Pooling:
-        """Read what a draw needs, in another thread than the one that will pool."""
-
-
-class FrozenTrunk(TunedTrunk):
-    """No layer of the trunk is tuned: features are pooled as they are read.
-
-    Parameters
-    ----------
-    cache : FeatureCache
-        Of the whole trunk.
-    """
-
-    def __init__(self, cache: FeatureCache) -> None:
-        super().__init__(nn.Sequential(), cache)
-
-    def read(self, draw: Draw) -> Pooling:
-        """Pool a draw's windows."""
-        features = self.cache.pool_at(
-            draw.photograph, draw.rows, draw.scale, mirrored=draw.mirrored
-        )
-        return lambda: features
-
-
-class LearningTrunk(TunedTrunk):
-    """The trunk's last layers are tuned through the pyramid, from maps of those before.
-
-    Parameters
-    ----------
-    maps : MapCache
-        Of the layers before them.
-    tail : nn.Sequential
-        The layers that are tuned.
-    extractor : SppExtractor
-        Of the whole trunk.
-    """
-
-    def __init__(self, maps: MapCache, tail: nn.Sequential, extractor: SppExtractor) -> None:
-        super().__init__(tail, maps)
-        self.maps = maps
-        self.extractor = extractor
-
-    def read(self, draw: Draw) -> Pooling:
-        """Read the map of a draw's photograph and scale."""
-        maps = self.maps.get(draw.photograph, mirrored=draw.mirrored)
-        values = maps.maps[""][draw.scale].permute(2, 0, 1)[None].float()
-        return partial(self._pool, draw, maps, values)
-
-    def _pool(self, draw: Draw, maps: PhotoMaps, values: torch.Tensor) -> torch.Tensor:
-        """Compute the tuned layers' map and pool the windows from it."""
-        device = self.extractor.device
-        values = values.to(device).contiguous(memory_format=torch.channels_last)
-        one_map = self.tail(values)[0].float().permute(1, 2, 0)
-        # As the whole trunk's, but for the one scale that was drawn.
-        whole = replace(maps, maps={"": (one_map,) * len(maps.sides)}, extractor=self.extractor)
-        windows = self.cache.table.find(draw.photograph, mirrored=draw.mirrored)[draw.rows]
-        parts = []
-        for k, pyramid in enumerate(self.extractor.pyramids):
-            cells = torch.from_numpy(whole.project(windows, k, draw.scale)).to(device)
-            parts.append(pyramid.pool_windows(one_map, cells))
-        return torch.cat(parts, dim=1)
 
 
 class FineTuner:
@@ -130,7 +45,7 @@ class FineTuner:
     trunk : TunedTrunk
         Gives features; its tail changes in place.
     fc : FcLayers
-        They change in place.
+        They, or what the trunk makes of them, change in place.
     sampler : Sampler
         Draws windows.
     config : RunConfig
@@ -151,6 +66,7 @@ class FineTuner:
         work: Path,
     ) -> None:
         self.trunk = trunk
+        fc = trunk.restrict(fc)
         self.sampler = sampler
         self.config = config
         self.device = device
@@ -162,8 +78,8 @@ class FineTuner:
         self.fc8.bias.data[sampler.background] = config.training.fc8_background_bias
         modules = {"tail": trunk.tail, "fc": fc, "fc8": self.fc8}
         self.network = nn.ModuleDict(modules).to(device)
-        self.state_path = work / "finetuning.safetensors"
-        self.best_path = work / "finetuning_best.safetensors"
+        self.state_path = work / STATE
+        self.best_path = work / BEST
         self.optimiser = self._make_optimiser()
         self.history: list[tuple[float, ...]] = []
 
@@ -186,11 +102,6 @@ class FineTuner:
             weight_decay=training.finetune_decay,
             fused=True,
         )
-
-    def forget(self) -> None:
-        """Remove the state for going on: weights, momentum, the best snapshot."""
-        self.state_path.unlink(missing_ok=True)
-        self.best_path.unlink(missing_ok=True)
 
     def tune(self) -> NDArray[np.float64]:
         """Train, from where an interrupted run stands, and load the best snapshot.
@@ -310,8 +221,10 @@ class FineTune(Stage[None]):
 
     Parameters
     ----------
-    tuner : FineTuner
-        It holds the layers.
+    make_tuner : callable
+        Makes what tunes them: it labels all windows, which a run that is past this does without.
+    fc, tail : nn.Module
+        The layers; they change in place.
     extractor : Extractor
         Follows them.
     leaves : Path
@@ -323,18 +236,27 @@ class FineTune(Stage[None]):
     name = "fine-tuning"
 
     def __init__(
-        self, tuner: FineTuner, extractor: Extractor, leaves: Path, run_folder: Path
+        self,
+        make_tuner: Callable[[], FineTuner],
+        fc: FcLayers,
+        tail: nn.Module,
+        extractor: Extractor,
+        leaves: Path,
+        run_folder: Path,
     ) -> None:
         self.leaves = (leaves,)
-        self.tuner = tuner
+        self.make_tuner = make_tuner
+        self.fc = fc
         self.extractor = extractor
         self.run_folder = run_folder
-        self.tuned = nn.ModuleDict({"tail": tuner.trunk.tail, "fc": tuner.fc})
+        self.tuned = nn.ModuleDict({"tail": tail, "fc": fc})
 
     def run(self) -> None:
         """Fill the cache, then tune."""
-        self.tuner.trunk.cache.fill(mirrored=self.tuner.sampler.mirrors)
-        history = self.tuner.tune()
+        tuner = self.make_tuner()
+        tuner.trunk.prepare(mirrored=tuner.sampler.mirrors)
+        history = tuner.tune()
+        tuner.trunk.extend(self.fc, tuner.fc)
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in history.tolist()]
         write_json(self.run_folder / "finetuning.json", rows)
         write_tensors(self.leaves[0], self.tuned.state_dict())
@@ -342,10 +264,13 @@ class FineTune(Stage[None]):
     def load(self) -> None:
         """Load the tuned layers."""
         self.tuned.load_state_dict(load_file(self.leaves[0]))
-        self.tuner.fc.refresh()
+        self.fc.refresh()
         self.extractor.trunk.refresh()
-        self.tuner.forget()
-        shutil.rmtree(self.run_folder / "work" / "stem_maps", ignore_errors=True)
+        work = self.run_folder / "work"
+        for name in (STATE, BEST):
+            (work / name).unlink(missing_ok=True)
+        for name in (STEM_MAPS, WINDOW_COMPONENTS):
+            shutil.rmtree(work / name, ignore_errors=True)
 
 
 def rate_at(config: TrainingConfig, step: int) -> float:

@@ -1,7 +1,7 @@
 """A training run: its stages in order, each of which an interrupted run takes up again.
 
-windows → fc start → fine-tuning → maps → feature scale → SVMs → box regression → model folder
-(paper, section 4.1); fc layers and fine-tuning only where they are asked for.
+windows → components → fc start → fine-tuning → maps → feature scale → SVMs → box regression →
+model folder (paper, section 4.1); fc layers and fine-tuning only where they are asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from spp_detect.files import remove_leftovers, write_json, write_tensors
 from spp_detect.heads import Heads
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.spp import SppExtractor
+from spp_detect.training.components import Components, FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import (
     FeatureCache,
@@ -35,13 +37,7 @@ from spp_detect.training.feature_cache import (
     open_cache,
 )
 from spp_detect.training.feature_scale import MeasureScales
-from spp_detect.training.finetuning import (
-    FineTune,
-    FineTuner,
-    FrozenTrunk,
-    LearningTrunk,
-    TunedTrunk,
-)
+from spp_detect.training.finetuning import STEM_MAPS, WINDOW_COMPONENTS, FineTune, FineTuner
 from spp_detect.training.regression import FitRegression
 from spp_detect.training.run_folder import (
     TrainingError,
@@ -55,6 +51,12 @@ from spp_detect.training.run_folder import (
 from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
 from spp_detect.training.stage import Result, Stage, do_stage
 from spp_detect.training.svms import TrainSvms
+from spp_detect.training.tuned_trunks import (
+    ComponentTrunk,
+    FrozenTrunk,
+    LearningTrunk,
+    TunedTrunk,
+)
 from spp_detect.training.windows import Proposals, WindowTable
 
 OWN_FC = "the net's own"  # what fc layers start from where the trunk's net had them
@@ -221,33 +223,69 @@ class TrainingRun:
         if fc is None:
             return
         tuned = self.shared.tuned or self.work / "tuned.safetensors"
+        components = None
         if not tuned.is_file():
-            self._do(FcStart(self.work, self.order, cache, fc, self.config))
+            components = self.find_components(cache)
+            self._do(FcStart(self.work, components, fc, self.config))
         if self.config.training.finetune_iterations:
-            tuner = self.make_tuner(table, cache)
-            self._do(FineTune(tuner, self.extractor, tuned, self.folder))
+            make_tuner = partial(self.make_tuner, table, cache, components)
+            stage = FineTune(make_tuner, fc, self.tail, self.extractor, tuned, self.folder)
+            self._do(stage)
 
-    def make_tuner(self, table: WindowTable, cache: FeatureCache) -> FineTuner:
-        """Make what fine-tunes: on the trunk's maps, or on those of its layers that stay."""
+    def make_tuner(
+        self, table: WindowTable, cache: FeatureCache, components: Components | None = None
+    ) -> FineTuner:
+        """Make what fine-tunes: on the trunk's maps, or on those of its layers that stay.
+
+        Where fc6 learns in the space of components, these are given.
+        """
         assert self.fc_layers is not None
-        learns = len(self.tail) > 0
-        trunk: TunedTrunk = FrozenTrunk(cache)
-        if learns:
-            model, device = self.config.model, self.resources.device
-            stem = SppExtractor(self.stem, model, device)
-            whole = SppExtractor(self.extractor.backbone, model, device)
-            folder = self.work / "stem_maps"
-            stem_cache = MapCache(folder, self.dataset, table, self.resources, stem)
-            trunk = LearningTrunk(stem_cache, self.tail, whole)
-        # A mirrored crop would cost R-CNN a pass of its own.
-        mirrors = self.config.training.mirror_finetuning and cache.mirrors
-        sampler: Sampler = PhotographSampler(
-            self.dataset, table, self.config, mirrors=mirrors, together=learns
-        )
-        if self.config.training.finetune_sampling == "windows":
-            sampler = WindowSampler(self.dataset, table, self.config, mirrors=mirrors)
+        sampler = self._make_sampler(table, cache)
+        trunk = self._make_tuned_trunk(table, cache, sampler, components)
         device = self.resources.device
         return FineTuner(trunk, self.fc_layers, sampler, self.config, device, self.work)
+
+    def _make_sampler(self, table: WindowTable, cache: FeatureCache) -> Sampler:
+        training = self.config.training
+        # A mirrored crop would cost R-CNN a pass of its own.
+        mirrors = training.mirror_finetuning and cache.mirrors
+        few = self._learns_in_components
+        if training.finetune_sampling == "windows":
+            return WindowSampler(self.dataset, table, self.config, mirrors=mirrors, few=few)
+        together = len(self.tail) > 0
+        return PhotographSampler(
+            self.dataset, table, self.config, mirrors=mirrors, few=few, together=together
+        )
+
+    def _make_tuned_trunk(
+        self,
+        table: WindowTable,
+        cache: FeatureCache,
+        sampler: Sampler,
+        components: Components | None,
+    ) -> TunedTrunk:
+        model, device = self.config.model, self.resources.device
+        if len(self.tail):
+            stem = SppExtractor(self.stem, model, device)
+            whole = SppExtractor(self.extractor.backbone, model, device)
+            folder = self.work / STEM_MAPS
+            stem_cache = MapCache(folder, self.dataset, table, self.resources, stem)
+            return LearningTrunk(stem_cache, self.tail, whole)
+        if not self._learns_in_components:
+            return FrozenTrunk(cache)
+        assert components is not None
+        space = components.cut(self.config.training.finetune_components)
+        return ComponentTrunk(cache, space, self.work / WINDOW_COMPONENTS, sampler, self.config)
+
+    @property
+    def _learns_in_components(self) -> bool:
+        return self.config.training.finetune_components > 0 and not len(self.tail)
+
+    def find_components(self, cache: FeatureCache) -> Components | None:
+        """Do the stage of the components, if anything asks for them."""
+        if self.fc_start != "components" and not self._learns_in_components:
+            return None
+        return self._do(FindComponents(self.work, self.order, cache, self.config))
 
     def _finish(self, detector: Detector, table: WindowTable) -> None:
         detector.save(self.folder)

@@ -15,6 +15,7 @@ from spp_detect.training.targets import match_windows
 from spp_detect.training.windows import WindowTable
 
 PHOTOGRAPHS_PER_TUNED_BATCH = 2  # where the trunk is tuned each costs a pass through it
+POSITIVES_KEPT, NEGATIVES_KEPT = 80, 160  # of a photograph where few of its windows are drawn
 HELD_OUT = 10  # every tenth photograph chooses the snapshot and is not learnt from
 
 
@@ -35,6 +36,17 @@ class LabelledWindows:
     positives: NDArray[np.int64]
     labels: NDArray[np.int64]
     negatives: NDArray[np.int64]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All rows, increasing: int64 (P + M,)."""
+        return np.union1d(self.positives, self.negatives)
+
+    def thin(self, random: np.random.Generator) -> LabelledWindows:
+        """Choose so many at random that a photograph's features can all be kept."""
+        some = np.sort(random.permutation(len(self.positives))[:POSITIVES_KEPT])
+        others = np.sort(random.permutation(len(self.negatives))[:NEGATIVES_KEPT])
+        return LabelledWindows(self.positives[some], self.labels[some], self.negatives[others])
 
 
 class Draw(NamedTuple):
@@ -103,15 +115,25 @@ class Sampler(ABC):
         Overlaps, positives and negatives of a batch, scales.
     mirrors : bool
         Whether half of what is drawn is mirrored.
+    few : bool
+        Whether the windows of a photograph that are ever drawn are to be few.
 
     Attributes
     ----------
-    held_out : list of int
-        Photographs that are never drawn for a batch.
+    labelled : list of LabelledWindows
+        The windows that may be drawn.
+    held_out, learnt : list of int
+        Photographs that are never drawn for a batch, and those that are.
     """
 
     def __init__(
-        self, dataset: LabelledSet, table: WindowTable, config: RunConfig, *, mirrors: bool
+        self,
+        dataset: LabelledSet,
+        table: WindowTable,
+        config: RunConfig,
+        *,
+        mirrors: bool,
+        few: bool = False,
     ) -> None:
         self.config = config
         self.mirrors = mirrors
@@ -126,6 +148,11 @@ class Sampler(ABC):
             )
             for i, photograph in enumerate(dataset)
         ]
+        if few:
+            self.labelled = [
+                one.thin(np.random.default_rng((config.model.seed, i, 6)))
+                for i, one in enumerate(self.labelled)
+            ]
         order = np.random.default_rng(config.model.seed).permutation(len(dataset))
         usable = [i for i in order.tolist() if len(self.labelled[i].positives)]
         self.held_out, self.learnt = usable[::HELD_OUT], _leave_out(usable, HELD_OUT)
@@ -165,7 +192,7 @@ class PhotographSampler(Sampler):
 
     Parameters
     ----------
-    dataset, table, config, mirrors : LabelledSet, WindowTable, RunConfig, bool
+    dataset, table, config, mirrors, few : LabelledSet, WindowTable, RunConfig, bool, bool
         As of a Sampler.
     together : bool
         Whether each photograph costs a pass through the trunk: a batch is then of two, and all
@@ -179,9 +206,10 @@ class PhotographSampler(Sampler):
         config: RunConfig,
         *,
         mirrors: bool,
+        few: bool = False,
         together: bool = False,
     ) -> None:
-        super().__init__(dataset, table, config, mirrors=mirrors)
+        super().__init__(dataset, table, config, mirrors=mirrors, few=few)
         self.together = together
 
     def draw_batch(self, step: int) -> list[Draw]:
@@ -210,9 +238,15 @@ class WindowSampler(Sampler):
     """Draws a batch uniformly from the windows of all photographs, as the release does."""
 
     def __init__(
-        self, dataset: LabelledSet, table: WindowTable, config: RunConfig, *, mirrors: bool
+        self,
+        dataset: LabelledSet,
+        table: WindowTable,
+        config: RunConfig,
+        *,
+        mirrors: bool,
+        few: bool = False,
     ) -> None:
-        super().__init__(dataset, table, config, mirrors=mirrors)
+        super().__init__(dataset, table, config, mirrors=mirrors, few=few)
         none = np.zeros(0, np.int64)
         learnt = [(i, self.labelled[i]) for i in self.learnt]
         self._positives = [

@@ -11,7 +11,7 @@ from spp_detect.backbones import build_backbone
 from spp_detect.config import RunConfig, make_run_config
 from spp_detect.detector import Detector
 from spp_detect.parts import PARTS, WindowPart
-from spp_detect.training import fc_start
+from spp_detect.training import components
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import SharedFiles, TrainingRun
 
@@ -49,7 +49,7 @@ def _small_config(**changes) -> RunConfig:
 @pytest.fixture(autouse=True)
 def few_components(monkeypatch):
     """Looking for components among 12,000 windows would take half of a small run's time."""
-    monkeypatch.setattr(fc_start, "COMPONENT_WINDOWS", 1000)
+    monkeypatch.setattr(components, "COMPONENT_WINDOWS", 1000)
 
 
 @pytest.fixture(scope="session")

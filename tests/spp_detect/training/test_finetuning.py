@@ -12,21 +12,18 @@ from torchvision.ops import box_iou
 
 from data import read_photo
 from spp_detect import cli
-from spp_detect.config import ConfigError, make_run_config, make_training_config
+from spp_detect.config import SAMPLINGS, ConfigError, make_run_config, make_training_config
 from spp_detect.detector import Detector, ModelError
+from spp_detect.fc import FcLayers
 from spp_detect.projection import project_windows
-from spp_detect.training import fc_start, finetuning
+from spp_detect.training import components, finetuning, sampling
+from spp_detect.training.components import FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import FillCache, MapCache
-from spp_detect.training.finetuning import (
-    FineTuner,
-    FrozenTrunk,
-    LearningTrunk,
-    TuningError,
-    rate_at,
-)
+from spp_detect.training.finetuning import FineTuner, TuningError, rate_at
 from spp_detect.training.sampling import Draw
 from spp_detect.training.stage import do_stage
+from spp_detect.training.tuned_trunks import ComponentTrunk, FrozenTrunk, LearningTrunk
 from spp_detect.training.windows import WindowTable
 
 STEPS = 12
@@ -43,7 +40,11 @@ def make_tuner(make_run, small_set, small_config, tmp_path):
         run = make_run(folder or tmp_path / str(next(numbers)), small_set, config)
         random = np.random.default_rng(0)
         table = WindowTable(small_set, [jitter_boxes(one, random) for one in small_set])
-        tuner = run.make_tuner(table, run.open_cache(table))
+        cache = run.open_cache(table)
+        if not config.training.finetune_components:
+            return run, run.make_tuner(table, cache)
+        tuner = run.make_tuner(table, cache, run.find_components(cache))
+        tuner.trunk.prepare(mirrored=tuner.sampler.mirrors)
         return run, tuner
 
     return make
@@ -78,7 +79,9 @@ def test_products_in_half_precision_learn_the_same(make_tuner, train_from):
     """The products alone are rounded: weights are float32 and the curve is float32's, nearly."""
     curves = []
     for precision in ("float32", "bfloat16"):
-        _, tuner = make_tuner(train_from=train_from, precision=precision, finetune_rates=(0.01, 0.01))
+        _, tuner = make_tuner(
+            train_from=train_from, precision=precision, finetune_rates=(0.01, 0.01)
+        )
         curves.append(tuner.tune()[:, 2])
         assert {p.dtype for p in tuner.network.parameters()} == {torch.float32}
     whole, half = curves
@@ -161,14 +164,14 @@ def test_the_fc_layers_change_and_the_trunk_does_not(make_tuner):
 
 @pytest.mark.parametrize("train_from", ["", "conv4"])
 def test_components_are_those_of_the_pooled_windows(make_tuner, monkeypatch, small_set, train_from):
-    monkeypatch.setattr(fc_start, "COMPONENT_WINDOWS", 10**6)
+    monkeypatch.setattr(components, "COMPONENT_WINDOWS", 10**6)
     run, tuner = make_tuner(train_from=train_from, fc_width=10)
     table = tuner.trunk.cache.table
     found = []
     monkeypatch.setattr(run.fc_layers, "start_from_components", lambda *own: found.append(own))
     do_stage(make_start(run, tuner), run.folder)
-    ((components, mean, scale),) = found
-    assert len(components) == 5  # and their negatives
+    ((vectors, mean, scale),) = found
+    assert len(vectors) == 5  # and their negatives
     rows = []
     for i, photograph in enumerate(small_set):
         windows = table.find(i)[len(photograph.labels.easy) :]
@@ -179,7 +182,7 @@ def test_components_are_those_of_the_pooled_windows(make_tuner, monkeypatch, sma
     centred = features - features.mean(0)
     wanted = np.linalg.svd(centred, full_matrices=False)[2][:5]
     # Equal but for signs.
-    np.testing.assert_allclose(np.abs(components.numpy() @ wanted.T), np.eye(5), atol=0.01)
+    np.testing.assert_allclose(np.abs(vectors.numpy() @ wanted.T), np.eye(5), atol=0.01)
     norms = np.linalg.norm(centred, axis=1)
     assert scale == pytest.approx(run.config.training.feature_norm / norms.mean(), rel=1e-4)
     assert bool(list((run.work / "maps").glob("*.npy"))) == (not train_from)
@@ -187,7 +190,7 @@ def test_components_are_those_of_the_pooled_windows(make_tuner, monkeypatch, sma
 
 def make_start(run, tuner):
     cache = run.open_cache(tuner.trunk.cache.table)
-    return FcStart(run.work, run.order, cache, run.fc_layers, run.config)
+    return FcStart(run.work, run.find_components(cache), run.fc_layers, run.config)
 
 
 def test_fc_layers_start_once_and_the_same_again(make_tuner, tmp_path, monkeypatch):
@@ -197,7 +200,8 @@ def test_fc_layers_start_once_and_the_same_again(make_tuner, tmp_path, monkeypat
     assert run.fc_start == "components"
     other, tuner = make_tuner(tmp_path / "run")
     assert changed(started, other.fc_layers)
-    monkeypatch.setattr(FcStart, "run", None)  # is not asked again
+    for stage in (FindComponents, FcStart):
+        monkeypatch.setattr(stage, "run", None)  # is not asked again
     do_stage(make_start(other, tuner), other.folder)
     assert not changed(started, other.fc_layers)
 
@@ -264,16 +268,18 @@ def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
     assert history[-1, 1] < 0.2
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monkeypatch, momentum):
+@pytest.mark.parametrize(
+    "changes", [{}, {"finetune_momentum": 0.0}, {"finetune_components": 20}], ids=str
+)
+def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monkeypatch, changes):
     monkeypatch.setattr(finetuning, "EVALUATIONS", 4)
-    whole, tuner = make_tuner(tmp_path / "whole", finetune_momentum=momentum)
+    whole, tuner = make_tuner(tmp_path / "whole", **changes)
     history = tuner.tune()
 
     class KilledError(Exception):
         pass
 
-    broken, tuner = make_tuner(tmp_path / "broken", finetune_momentum=momentum)
+    broken, tuner = make_tuner(tmp_path / "broken", **changes)
     learn = FineTuner.learn
 
     def interrupt(self, number, batch):
@@ -285,9 +291,89 @@ def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monke
     with pytest.raises(KilledError):
         tuner.tune()
     monkeypatch.setattr(FineTuner, "learn", learn)
-    broken, tuner = make_tuner(tmp_path / "broken", finetune_momentum=momentum)
+    broken, tuner = make_tuner(tmp_path / "broken", **changes)
     assert (tuner.tune() == history).all()
     assert changed(weights(whole.fc_layers), broken.fc_layers) == set()
+    assert len(history) == 4
+
+
+def test_layers_in_the_space_of_components_are_the_layers_there():
+    """And back: each input's part outside the space counts for nothing."""
+    torch.manual_seed(0)
+    fc = FcLayers(40, 12, 2).double().eval()
+    torch.nn.init.normal_(fc.layers[0].bias)
+    vectors = torch.linalg.qr(torch.randn(40, 7, dtype=torch.float64)).Q.T.contiguous()
+    mean = torch.randn(40, dtype=torch.float64)
+    inside = mean + torch.randn(5, 7, dtype=torch.float64) @ vectors
+    components = (inside - mean) @ vectors.T
+    copy = fc.restrict(vectors, mean).double().eval()
+    torch.testing.assert_close(copy(components), fc(inside).detach())
+    outside = torch.randn(5, 40, dtype=torch.float64)
+    outside -= outside @ vectors.T @ vectors
+    assert (fc(inside + outside) - fc(inside)).abs().max() > 0.1
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter += torch.randn_like(parameter) / 10
+    fc.extend(copy, vectors, mean)
+    torch.testing.assert_close(fc(inside + outside), copy(components))
+    assert torch.linalg.matrix_rank(fc.layers[0].weight) == 7
+
+
+@pytest.mark.parametrize("scales", [(160,), (120, 200)])
+def test_components_of_what_may_be_drawn_are_those_of_its_pooled_windows(
+    make_tuner, make_run, small_config, small_set, tmp_path, scales
+):
+    run, tuner = make_tuner(finetune_components=20, scales=scales)
+    assert type(tuner.trunk) is ComponentTrunk
+    vectors, mean, _ = tuner.trunk.components
+    assert tuner.fc.layers[0].in_features == len(vectors) == 20
+    cache = run.open_cache(tuner.trunk.cache.table)
+    for mirrored in (False, True):
+        rows = tuner.sampler.labelled[2].rows[::3]
+        wanted = torch.stack(
+            [
+                (cache.pool_at(2, rows, scale, mirrored=mirrored) - mean) @ vectors.T
+                for scale in range(len(scales))
+            ]
+        )
+        draw = Draw(2, mirrored, 0, rows, np.zeros(len(rows), np.int64))
+        found = tuner.trunk.read(draw)()
+        distances = (found - wanted).abs().amax(dim=2).amin(dim=0)  # of whichever scale it is
+        assert distances.max() < 0.01
+        if len(scales) > 1:
+            assert len((found - wanted).abs().amax(dim=2).argmin(dim=0).unique()) == len(scales)
+
+
+def test_a_damaged_file_of_components_is_computed_again(make_tuner):
+    _, tuner = make_tuner(finetune_components=20)
+    draw = tuner.sampler.draw_batch(0)[0]
+    before = tuner.trunk.read(draw)()
+    tuner.trunk._opened.clear()
+    path = tuner.trunk._name_file(draw.photograph, draw.mirrored)
+    path.write_bytes(path.read_bytes()[:150])
+    assert torch.equal(tuner.trunk.read(draw)(), before)
+
+
+def test_few_windows_of_a_photograph_are_those_that_may_be_drawn(make_tuner, monkeypatch):
+    monkeypatch.setattr(sampling, "POSITIVES_KEPT", 5)
+    monkeypatch.setattr(sampling, "NEGATIVES_KEPT", 7)
+    for kind in SAMPLINGS:
+        _, all_of_them = make_tuner(finetune_sampling=kind)
+        _, tuner = make_tuner(finetune_components=20, finetune_sampling=kind)
+        drawn = [draw for step in range(8) for draw in tuner.sampler.draw_batch(step)]
+        for draw in drawn:
+            few = tuner.sampler.labelled[draw.photograph]
+            every = all_of_them.sampler.labelled[draw.photograph]
+            assert len(few.positives) <= 5
+            assert len(few.negatives) <= 7
+            labels = dict(zip(every.positives.tolist(), every.labels.tolist(), strict=True))
+            for row, label in zip(draw.rows.tolist(), draw.labels.tolist(), strict=True):
+                if label == tuner.sampler.background:
+                    assert row in few.negatives
+                    assert row in every.negatives
+                else:
+                    assert row in few.positives
+                    assert labels[row] == label
 
 
 def test_the_best_snapshot_is_kept_not_the_last(make_tuner, monkeypatch):
@@ -312,13 +398,18 @@ def test_the_best_snapshot_is_kept_not_the_last(make_tuner, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("feature", "train_from"), [("fc6", ""), ("fc7", "conv5"), ("pool5", "conv5")]
+    ("feature", "train_from", "components"),
+    [("fc6", "", 0), ("fc7", "", 10), ("fc7", "conv5", 0), ("pool5", "conv5", 0)],
 )
 def test_whole_runs_save_what_they_detect_with(
-    make_run, small_set, small_config, tmp_path, feature, train_from
+    make_run, small_set, small_config, tmp_path, feature, train_from, components
 ):
     config = small_config(
-        feature=feature, train_from=train_from, finetune_iterations=4, fc_width=16
+        feature=feature,
+        train_from=train_from,
+        finetune_iterations=4,
+        finetune_components=components,
+        fc_width=16,
     )
     trained = make_run(tmp_path / "run", small_set, config).train()
     loaded = Detector.load(tmp_path / "run", "cpu")
@@ -418,6 +509,6 @@ def test_a_resumed_run_starts_from_the_nets_own_layers(make_run, small_set, smal
     resumed.begin()
     assert resumed.fc_start == "the net's own"
     table = WindowTable(small_set, [photograph.labels.boxes for photograph in small_set])
-    cache = resumed.open_cache(table)
-    do_stage(FcStart(resumed.work, resumed.order, cache, resumed.fc_layers, config), resumed.folder)
+    assert resumed.find_components(resumed.open_cache(table)) is None
+    do_stage(FcStart(resumed.work, None, resumed.fc_layers, config), resumed.folder)
     assert not changed(weights(run.fc_layers), resumed.fc_layers)

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from spp_detect.training.components import FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import FillCache
 from spp_detect.training.feature_scale import MeasureScales
 from spp_detect.training.finetuning import FineTune
 from spp_detect.training.regression import FitRegression
+from spp_detect.training.run import TrainingRun
 from spp_detect.training.stage import Stage, do_stage
 from spp_detect.training.svms import TrainSvms
 from spp_detect.training.windows import Proposals
@@ -98,6 +100,7 @@ def test_a_whole_run_started_again_does_none_of_its_stages(
     model = (folder / "model.safetensors").read_bytes()
     names = [
         "proposals",
+        "components",
         "fc start",
         "fine-tuning",
         "maps",
@@ -106,15 +109,18 @@ def test_a_whole_run_started_again_does_none_of_its_stages(
         "box regression",
     ]
     assert [one["stage"] for one in read_history(folder)] == names
-    stages = (Proposals, FcStart, FineTune, MeasureScales, TrainSvms, FitRegression)
+    stages = (Proposals, FindComponents, FcStart, FineTune, MeasureScales, TrainSvms, FitRegression)
     for stage in stages:
         monkeypatch.setattr(stage, "run", lambda self: pytest.fail(f"{self.name}: run again"))
+    # It labels all windows for nothing.
+    monkeypatch.setattr(TrainingRun, "make_tuner", lambda *_: pytest.fail("a tuner made again"))
     # Maps are gone with the end of the run, and are none of the model.
     monkeypatch.setattr(FillCache, "run", lambda _: None)
     make_run(folder, small_set, config).train()
     assert (folder / "model.safetensors").read_bytes() == model
     again = [one["stage"] for one in read_history(folder)]
     # The layers are tuned: what they started from is not asked.
-    assert again == names + [name for name in names if name != "fc start"]
+    of_the_start = ("components", "fc start")
+    assert again == names + [name for name in names if name not in of_the_start]
     stages = json.loads((folder / "metrics.json").read_text())["stages"]
     assert [one["stage"] for one in stages] == again
