@@ -17,7 +17,15 @@ from click.core import ParameterSource
 
 from bbox_regression import RegressionError
 from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
-from eval import EvalError, VocResult, plot_curves, read_coco_results, read_comp, write_comp
+from eval import (
+    ErrorAnalysis,
+    EvalError,
+    VocResult,
+    plot_curves,
+    read_coco_results,
+    read_comp,
+    write_comp,
+)
 from proposals import METHODS, ProposalCache, ProposalError, ProposalSettings, load_boxes
 from spp_detect import progress
 from spp_detect.backbones import BACKBONES, Backbone, WeightsError, read_fc_weights
@@ -34,7 +42,7 @@ from spp_detect.config import (
 )
 from spp_detect.detector import Detector, PhotoDetector
 from spp_detect.ensemble import load_detector
-from spp_detect.evaluation import detect_dataset, measure
+from spp_detect.evaluation import detect_dataset, find_errors, measure
 from spp_detect.experiments.cascade_size import choose_count, measure_counts
 from spp_detect.experiments.demo import run_demo
 from spp_detect.experiments.download import DownloadError, download_voc
@@ -53,7 +61,8 @@ from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.provenance import find_commit, record_run
 from spp_detect.report.chart import plot_seconds
-from spp_detect.report.terminal import show_benchmark, show_recall, show_result
+from spp_detect.report.errors import plot_errors
+from spp_detect.report.terminal import show_benchmark, show_errors, show_recall, show_result
 from spp_detect.threads import get_threads, set_threads
 from spp_detect.training.assembly import (
     RunOptions,
@@ -289,7 +298,9 @@ def evaluate(
     )
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
+    errors = find_errors(found, dataset)
     show_result(result, f"{' + '.join(str(run) for run in runs)} on {split}")
+    show_errors(errors)
     if out is not None:
         names = [photograph.name for photograph in dataset]
         write_comp(out, found, names, dataset.classes, split=split)
@@ -299,7 +310,7 @@ def evaluate(
             "voting": regression and voting and detector.config.vote_iou is not None,
             "models": [_summarise_model(run) for run in runs],
         }
-        _write_result(out, result, numbers)
+        _write_result(out, result, numbers, errors)
 
 
 @app.command()
@@ -319,9 +330,11 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
         names = [photograph.name for photograph in dataset]
         found = read_comp(detections, names, dataset.classes)
     result, numbers = measure(found, dataset)
+    errors = find_errors(found, dataset)
     show_result(result, f"{detections} on {split}")
+    show_errors(errors)
     if out is not None:
-        _write_result(out, result, numbers)
+        _write_result(out, result, numbers, errors)
 
 
 @app.command()
@@ -692,6 +705,10 @@ def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[i
     return [int(name) for name in names], [ids[name] for name in dataset.classes]
 
 
-def _write_result(out: Path, result: VocResult, numbers: dict[str, Any]) -> None:
+def _write_result(
+    out: Path, result: VocResult, numbers: dict[str, Any], errors: ErrorAnalysis
+) -> None:
     plot_curves(result, out / "precision_recall.png")
+    plot_errors(errors, out / "errors.png")
+    write_json(out / "errors.json", vars(errors) | {"record": record_run()})
     write_json(out / "metrics.json", numbers | {"record": record_run()})

@@ -12,7 +12,17 @@ from data import (
     DEFAULT_MAX_SIDE,
     LabelledSet,
 )
-from eval import Detections, Truths, VocResult, evaluate_coco, evaluate_voc, find_best_score
+from eval import (
+    SIMILAR_IN_VOC,
+    Detections,
+    ErrorAnalysis,
+    Truths,
+    VocResult,
+    analyse_errors,
+    evaluate_coco,
+    evaluate_voc,
+    find_best_score,
+)
 from spp_detect.detector import PhotoDetector
 from spp_detect.prefetch import WindowSource, prepare_photos, search_windows
 from spp_detect.progress import track
@@ -79,6 +89,11 @@ def prepare_dataset(
 def collect_truths(dataset: LabelledSet) -> list[Truths]:
     """Turn a set's labels into what the evaluators take."""
     return [Truths(p.labels.boxes, p.labels.classes, p.labels.difficult) for p in dataset]
+
+
+def find_errors(detections: list[Detections], dataset: LabelledSet) -> ErrorAnalysis:
+    """Sort false detections by their kind; VOC's classes are similar in Hoiem's groups."""
+    return analyse_errors(detections, collect_truths(dataset), dataset.classes, SIMILAR_IN_VOC)
 
 
 def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResult, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from eval import VocResult
+from eval import ErrorAnalysis, VocResult
 from proposals import Recall
 
 
@@ -22,6 +22,15 @@ def show_result(result: VocResult, what: str) -> None:
     table.add_section()
     table.add_row("mean", _percent(result.mean_ap), style="bold")
     Console().print(table)
+
+
+def show_errors(analysis: ErrorAnalysis, count: int = 3) -> None:
+    """Print the largest causes of error and the points of mAP that each would be worth."""
+    worth = {cause: gain for cause, gain in analysis.worth.items() if not math.isnan(gain)}
+    largest = sorted(worth, key=lambda cause: -worth[cause])[:count]
+    for cause in largest:
+        what = "boxes missed" if cause == "missed" else f"errors, {cause}"
+        Console().print(f"without {what}: {100 * worth[cause]:+.1f} points of mAP")
 
 
 def show_recall(recall: Recall, what: str) -> None:

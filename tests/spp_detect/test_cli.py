@@ -70,7 +70,13 @@ def test_train_then_evaluate_then_score(spp, small_voc, tmp_path):
     assert 0 <= metrics["mAP"] <= 1
     assert set(metrics["ap"]) == set(json.loads((model / "config.json").read_text())["classes"])
     assert metrics["record"]["machine"]["cores"] > 0
-    assert (out / "precision_recall.png").stat().st_size > 1000
+    for name in ("precision_recall.png", "errors.png"):
+        assert (out / name).stat().st_size > 1000
+    errors = json.loads((out / "errors.json").read_text())
+    assert set(errors["shares"]) == set(metrics["ap"])
+    worst = max(errors["worth"], key=lambda cause: errors["worth"][cause])
+    assert table.strip().splitlines()[-3].startswith("without ")
+    assert worst in table.strip().splitlines()[-3]
 
     again = tmp_path / "score"
     assert spp("score", out, small_voc, "--split", "test", "--out", again)[0] == 0
