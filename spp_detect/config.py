@@ -21,6 +21,7 @@ SAMPLINGS = ("photographs", "windows")
 ROUNDINGS = ("nearest", "up")
 FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
+PHOTOGRAPHS_PER_TUNED_BATCH = 2  # where the trunk is tuned each costs a pass through it
 EXTRACTORS = ("spp", "rcnn")
 FC_STARTS = ("components", "random")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -133,9 +134,10 @@ class TrainingConfig:
     mirror_finetuning: bool = True
     finetune_positives: int = 32  # of a batch
     finetune_negatives: int = 96
-    # How they are drawn: so many of each of 16 photographs, or uniformly from the windows of all
-    # photographs, as the release does.
-    finetune_sampling: str = "photographs"
+    # How they are drawn: uniformly from the windows of all photographs, as the release does and as
+    # was best on val, or so many of each of 16 photographs. Where the trunk is tuned each
+    # photograph of a batch is a pass of the trunk, and they are two.
+    finetune_sampling: str = "windows"
     finetune_iou: float = 0.5
     finetune_background: tuple[float, ...] = (0.1, 0.5)
     # As the release's first two: for layers that start from principal components and a few
@@ -203,11 +205,6 @@ class RunConfig:
             raise ConfigError(
                 f"train_from {training.train_from!r}: expected none with parts of earlier layers, "
                 f"as one of {', '.join(model.parts)} is"
-            )
-        if training.train_from and training.finetune_sampling == "windows":
-            raise ConfigError(
-                "finetune_sampling 'windows': expected 'photographs' with train_from, where each "
-                "photograph of a batch is a pass of the trunk"
             )
         if training.train_from and not training.finetune_iterations:
             raise ConfigError(
@@ -295,7 +292,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "feature": "fc7",
         "fc_start": "random",
         "finetune_iterations": 200_000,
-        "finetune_sampling": "windows",
         "finetune_rates": (1e-3, 1e-4, 1e-5),
         "finetune_shares": (0.15, 0.15, 0.7),
         "fc8_bias_rate": 2.0,
@@ -462,13 +458,20 @@ def _check_fields(config: Config | TrainingConfig) -> None:
             raise ConfigError(f"{name} {value}: expected a value from {least:g} to {most:g}")
 
 
+def count_photographs(config: TrainingConfig) -> int:
+    """Photographs from each of which an equal part of a fine-tuning batch is drawn; 1: from any."""
+    if config.train_from:
+        return PHOTOGRAPHS_PER_TUNED_BATCH
+    return PHOTOGRAPHS_PER_BATCH if config.finetune_sampling == "photographs" else 1
+
+
 def _check_schedule(config: TrainingConfig) -> None:
+    count = count_photographs(config)
     for name in ("finetune_positives", "finetune_negatives"):
-        each = PHOTOGRAPHS_PER_BATCH if config.finetune_sampling == "photographs" else 1
-        if getattr(config, name) % each:
+        if getattr(config, name) % count:
             raise ConfigError(
-                f"{name} {getattr(config, name)}: expected a multiple of {PHOTOGRAPHS_PER_BATCH}, "
-                "the photographs of a batch"
+                f"{name} {getattr(config, name)}: expected a multiple of {count}, the photographs "
+                "of a batch"
             )
     rates, shares = config.finetune_rates, config.finetune_shares
     if not rates or len(rates) != len(shares) or not all(0 < r < _HUGE for r in rates):

@@ -250,12 +250,9 @@ class TrainingRun:
         # A mirrored crop would cost R-CNN a pass of its own.
         mirrors = training.mirror_finetuning and cache.mirrors
         few = self._learns_in_components
-        if training.finetune_sampling == "windows":
-            return WindowSampler(self.dataset, table, self.config, mirrors=mirrors, few=few)
-        together = len(self.tail) > 0
-        return PhotographSampler(
-            self.dataset, table, self.config, mirrors=mirrors, few=few, together=together
-        )
+        any_photograph = training.finetune_sampling == "windows" and not training.train_from
+        sampler = WindowSampler if any_photograph else PhotographSampler
+        return sampler(self.dataset, table, self.config, mirrors=mirrors, few=few)
 
     def _make_tuned_trunk(
         self,

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import LabelledSet, Photograph
-from spp_detect.config import PHOTOGRAPHS_PER_BATCH, RunConfig
+from spp_detect.config import RunConfig, count_photographs
 from spp_detect.training.targets import match_windows
 from spp_detect.training.windows import WindowTable
 
-PHOTOGRAPHS_PER_TUNED_BATCH = 2  # where the trunk is tuned each costs a pass through it
 POSITIVES_KEPT, NEGATIVES_KEPT = 80, 160  # of a photograph where few of its windows are drawn
 HELD_OUT = 10  # every tenth photograph chooses the snapshot and is not learnt from
 
@@ -190,31 +189,12 @@ class Sampler(ABC):
 class PhotographSampler(Sampler):
     """Draws a batch from few photographs; those of an epoch come in a random order, each once.
 
-    Parameters
-    ----------
-    dataset, table, config, mirrors, few : LabelledSet, WindowTable, RunConfig, bool, bool
-        As of a Sampler.
-    together : bool
-        Whether each photograph costs a pass through the trunk: a batch is then of two, and all
-        windows of each have one scale.
+    Where the trunk is tuned all windows of each have one scale.
     """
-
-    def __init__(
-        self,
-        dataset: LabelledSet,
-        table: WindowTable,
-        config: RunConfig,
-        *,
-        mirrors: bool,
-        few: bool = False,
-        together: bool = False,
-    ) -> None:
-        super().__init__(dataset, table, config, mirrors=mirrors, few=few)
-        self.together = together
 
     def draw_batch(self, step: int) -> list[Draw]:
         """Draw the windows of one batch."""
-        count = PHOTOGRAPHS_PER_TUNED_BATCH if self.together else PHOTOGRAPHS_PER_BATCH
+        count = count_photographs(self.config.training)
         training, seed = self.config.training, self.config.model.seed
         positives = training.finetune_positives // count
         negatives = training.finetune_negatives // count
@@ -229,7 +209,7 @@ class PhotographSampler(Sampler):
 
     def _draw_scales(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:
         scales = super()._draw_scales(count, random)
-        if self.together:
+        if self.config.training.train_from:
             scales[:] = scales[:1]
         return scales
 

@@ -76,7 +76,6 @@ def test_the_presets_differ_where_paper_and_release_do():
         "regression_strict": False,
         "svm_tolerance": 0.01,
         "finetune_iterations": 300_000,
-        "finetune_sampling": "photographs",
         "finetune_rates": (1e-4, 1e-5),
         "finetune_shares": (5 / 6, 1 / 6),
         "fc8_bias_rate": 1.0,

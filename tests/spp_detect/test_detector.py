@@ -362,6 +362,7 @@ def test_a_model_of_version_1_is_read(small_detector, model, photo, tmp_path):
         svm_tolerance=0.1,
         mirror_positives=False,
         negative_overlap=None,
+        finetune_sampling="photographs",  # no longer the default, but what was done then
     )
     assert detector.detect(photo) == small_detector.detect(photo)
     # Saved again it is one of now.

@@ -15,16 +15,23 @@ from torch import nn
 from bbox_regression import decode
 from data import LabelledSet, Labels, Photograph
 from spp_detect.backbones import build_backbone
-from spp_detect.config import ConfigError, make_config, make_run_config, make_training_config
+from spp_detect.config import (
+    SAMPLINGS,
+    ConfigError,
+    make_config,
+    make_run_config,
+    make_training_config,
+)
 from spp_detect.detector import make_proposal_settings
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers
 from spp_detect.heads import Heads
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.spp import resized_size
-from spp_detect.training.finetuning import FineTuner, Pooling, TunedTrunk
+from spp_detect.training.finetuning import FineTuner
 from spp_detect.training.sampling import Draw, WindowSampler
 from spp_detect.training.targets import find_negatives, select_regression_pairs
+from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 from spp_detect.training.windows import WindowTable
 
 
@@ -222,9 +229,22 @@ def test_windows_are_drawn_uniformly_from_all_photographs():
         assert (one.rows == other.rows).all()
 
 
-def test_a_tuned_trunk_takes_few_photographs():
-    with pytest.raises(ConfigError, match="finetune_sampling 'windows'"):
-        make_run_config(finetune_iterations=5, train_from="layer3", finetune_sampling="windows")
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_tuned_trunk_takes_few_photographs(make_run, small_set, small_config, tmp_path, sampling):
+    """Each is a pass of the trunk: two a batch, however windows of a frozen one are drawn."""
+    config = small_config(finetune_iterations=5, train_from="conv5", finetune_sampling=sampling)
+    run = make_run(tmp_path / "run", small_set, config)
+    table = WindowTable(small_set, [one.labels.boxes for one in small_set])
+    tuner = run.make_tuner(table, run.open_cache(table))
+    drawn = tuner.sampler.draw_batch(0)
+    assert len({draw.photograph for draw in drawn}) == 2
+    with pytest.raises(ConfigError, match="finetune_positives 33: expected a multiple of 2"):
+        make_run_config(
+            finetune_iterations=5,
+            train_from="layer3",
+            finetune_positives=33,
+            finetune_sampling=sampling,
+        )
 
 
 def test_models_of_both_rules_move_their_own_boxes():
