@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +51,10 @@ class HardNegativeMiner:
     those that score above ``hard_score``; after ``retrain_after`` new ones its SVM is trained
     again, and negatives that then score below ``evict_score`` are dropped. Only keys of negatives
     are held: their features are fetched when a class is trained, so that memory is bounded by the
-    examples of one class.
+    examples of `side_by_side` classes. Those that are due after the same photograph, and all at the
+    end, are trained side by side: while one class's features are fetched, always in the thread of
+    the caller, the SVMs of others are solved in threads. The result is the same whatever their
+    number, as no class knows of another.
 
     Parameters
     ----------
@@ -67,6 +73,8 @@ class HardNegativeMiner:
         Negatives that score below it after a training are dropped.
     retrain_after : int
         A class is trained again when it has gained more negatives than this.
+    side_by_side : int
+        How many classes' examples are in memory at once, at least 1.
 
     Attributes
     ----------
@@ -111,6 +119,7 @@ class HardNegativeMiner:
         hard_score: float = -1.0,
         evict_score: float = -1.2,
         retrain_after: int = 2000,
+        side_by_side: int = 1,
     ) -> None:
         if not positives:
             raise SvmError("no classes: expected positives of at least one")
@@ -128,6 +137,7 @@ class HardNegativeMiner:
         self.hard_score = hard_score
         self.evict_score = evict_score
         self.retrain_after = retrain_after
+        self.side_by_side = side_by_side
         classes = len(positives)
         self.coef = np.zeros((classes, length), np.float32)
         self.intercept = np.zeros(classes, np.float32)
@@ -154,15 +164,15 @@ class HardNegativeMiner:
         """
         scores = np.asarray(features, np.float32) @ self.coef.T + self.intercept
         hard = negative & ((scores > self.hard_score) | ~self._trained)
-        retrained = []
+        due = []
         for c in np.flatnonzero(hard.any(axis=0)).tolist():
             held = np.union1d(self._held[c], keys[hard[:, c]])
             self._added[c] += len(held) - len(self._held[c])
             self._held[c] = held
             if not self._trained[c] or self._added[c] > self.retrain_after:
-                self._train(c)
-                retrained.append(c)
-        return retrained
+                due.append(c)
+        self._train_all(due)
+        return due
 
     def finish(self) -> None:
         """Train every class once more on all that it holds.
@@ -172,11 +182,9 @@ class HardNegativeMiner:
         SvmError
             For a class that never met a negative.
         """
-        for c in range(len(self.positives)):
-            if not self._trained[c]:
-                raise SvmError(f"class {c}: no negative window in any photograph")
-            if self._added[c]:
-                self._train(c)
+        for c in np.flatnonzero(~self._trained):
+            raise SvmError(f"class {c}: no negative window in any photograph")
+        self._train_all(np.flatnonzero(self._added).tolist())
 
     @property
     def held(self) -> list[int]:
@@ -212,18 +220,35 @@ class HardNegativeMiner:
         self._held = np.split(state.keys, np.cumsum(state.counts)[:-1])
         return self
 
-    def _train(self, c: int) -> None:
+    def _train_all(self, classes: Iterable[int]) -> None:
+        """Train classes, side by side where there are several."""
+        solving: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(self.side_by_side) as pool:
+            for c in classes:
+                if len(solving) == self.side_by_side:
+                    solving.popleft().result()
+                # Handed over at once: a name for them here would keep them in memory.
+                solving.append(pool.submit(self._solve, c, self._gather(c)))
+            for future in solving:
+                future.result()
+
+    def _gather(self, c: int) -> NDArray[np.float32]:
+        """Make a class's examples, its positives first: float32 (P + M, D)."""
         positives, held = self.positives[c], self._held[c]
         # Straight into what the solver takes: these are the largest arrays of all.
         examples = np.empty((len(positives) + len(held), positives.shape[1]), np.float32)
         examples[: len(positives)] = positives
         self.fetch(held, examples[len(positives) :])
         examples *= np.float32(self.feature_scale)
-        labels = np.where(np.arange(len(examples)) < len(positives), 1, -1)
-        self.svm.fit(examples, labels)
-        self.coef[c] = self.svm.coef_ * np.float32(self.feature_scale)
-        self.intercept[c] = self.svm.intercept_
+        return examples
+
+    def _solve(self, c: int, examples: NDArray[np.float32]) -> None:
+        """Train a class's SVM and drop the negatives that are easy now; touches no other class."""
+        first = len(self.positives[c])
+        labels = np.where(np.arange(len(examples)) < first, 1, -1)
+        svm = copy(self.svm).fit(examples, labels)
+        self.coef[c] = svm.coef_ * np.float32(self.feature_scale)
+        self.intercept[c] = svm.intercept_
         self._trained[c] = True
         self._added[c] = 0
-        scores = self.svm.decision_function(examples[len(positives) :])
-        self._held[c] = held[scores >= self.evict_score]
+        self._held[c] = self._held[c][svm.decision_function(examples[first:]) >= self.evict_score]

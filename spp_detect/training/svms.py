@@ -14,6 +14,7 @@ from spp_detect.config import RunConfig
 from spp_detect.fc import FcLayers, apply_fc
 from spp_detect.files import write_tensors
 from spp_detect.progress import track
+from spp_detect.threads import get_threads
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
@@ -21,6 +22,7 @@ from spp_detect.training.windows import make_keys, split_keys
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
+MOST_SIDE_BY_SIDE = 4  # classes trained at once: each holds about 0.5 GB of examples on VOC
 
 Svms = tuple[torch.Tensor, torch.Tensor]  # weights (C, F) and intercepts (C,)
 
@@ -131,6 +133,7 @@ class TrainSvms(Stage[Svms]):
             training.hard_score,
             training.evict_score,
             training.retrain_after,
+            min(get_threads(), MOST_SIDE_BY_SIDE),
         )
 
     def _pool_boxes(self, index: int, mirrored: bool) -> NDArray[np.float16]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import weakref
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -14,8 +18,12 @@ TIGHT = LinearSvm(c=1e-2, tolerance=1e-5)
 class ScriptedSvm(LinearSvm):
     """An "SVM" whose score is the first feature: what is hard or easy can be written down."""
 
+    def __init__(self):
+        super().__init__()
+        self.fits = []  # of its copies, too
+
     def fit(self, features, labels):
-        self.fits = [*getattr(self, "fits", []), (features.copy(), labels.copy())]
+        self.fits.append((features.copy(), labels.copy()))
         self.coef_ = np.eye(1, features.shape[1], dtype=np.float32)[0]
         self.intercept_ = 0.0
         self.classes_ = np.array([-1, 1])
@@ -269,6 +277,89 @@ def test_a_restored_miner_goes_on_as_if_nothing_had_happened(stop, dtype):
     np.testing.assert_array_equal(second.intercept, whole.intercept)
     assert second.held == whole.held
     np.testing.assert_array_equal(second.state().keys, whole.state().keys)
+
+
+class Together(LinearSvm):
+    """An SVM that is only solved while so many are being solved, and remembers the threads."""
+
+    def __init__(self, wanted):
+        super().__init__(c=1e-2)
+        self.meeting = threading.Barrier(wanted, timeout=20)
+        self.threads = []
+
+    def fit(self, features, labels):
+        self.threads.append(threading.get_ident())
+        self.meeting.wait()
+        return super().fit(features, labels)
+
+
+@pytest.mark.parametrize("side_by_side", [2, 3])
+def test_classes_are_solved_at_the_same_time_and_fetched_by_the_caller(side_by_side):
+    positives, stream = make_stream(classes=2 * side_by_side)
+    threads = []
+    bank = Bank(stream)
+
+    def fetch(keys, rows):
+        threads.append(threading.get_ident())
+        bank(keys, rows)
+
+    svm = Together(side_by_side)
+    miner = HardNegativeMiner(positives, fetch, svm, side_by_side=side_by_side)
+    miner.mine(*stream[0])  # a broken barrier would end it
+    assert len(set(svm.threads)) == side_by_side
+    assert set(threads) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("side_by_side", [1, 2, 3])
+def test_examples_of_no_more_classes_are_in_memory(side_by_side):
+    positives, stream = make_stream(classes=8)
+    alive, most = [], []
+
+    class Slow(LinearSvm):
+        def fit(self, features, labels):
+            time.sleep(0.02)  # for the caller to fetch more than it should
+            return super().fit(features, labels)
+
+    class Watching(HardNegativeMiner):
+        def _gather(self, c):
+            examples = super()._gather(c)
+            alive[:] = [one for one in alive if one() is not None] + [weakref.ref(examples)]
+            most.append(len(alive))
+            return examples
+
+    miner = Watching(positives, Bank(stream), Slow(c=1e-2), side_by_side=side_by_side)
+    for photograph in stream[:3]:
+        miner.mine(*photograph)
+    miner.finish()
+    assert max(most) == side_by_side
+
+
+@pytest.mark.parametrize("retrain_after", [20, 10_000])
+def test_side_by_side_or_alone_the_same_bits(retrain_after):
+    """Each class also in a miner of its own, where there is no other to disturb it."""
+    positives, stream = make_stream(classes=6, length=500)
+    settings = {"feature_scale": 1.5, "retrain_after": retrain_after}
+    together = run(positives, stream, side_by_side=4, **settings)
+    one_by_one = run(positives, stream, side_by_side=1, **settings)
+    for first, second in zip(together.state(), one_by_one.state(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    for c in range(6):
+        own = [(features, negative[:, [c]], keys) for features, negative, keys in stream]
+        alone = run(positives[c : c + 1], own, **settings)
+        assert alone.held == [together.held[c]]
+        np.testing.assert_allclose(alone.coef[0], together.coef[c], rtol=1e-4, atol=1e-7)
+
+
+def test_what_goes_wrong_in_one_of_the_threads_is_told():
+    positives, stream = make_stream(classes=4)
+
+    class Failing(LinearSvm):
+        def fit(self, features, labels):
+            raise SvmError("not this one")
+
+    miner = HardNegativeMiner(positives, Bank(stream), Failing(), side_by_side=3)
+    with pytest.raises(SvmError, match="not this one"):
+        miner.mine(*stream[0])
 
 
 def test_state_hand_worked():
