@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from spp_detect.files import write_tensors
 from spp_detect.progress import track
 from spp_detect.threads import get_threads
 from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.positives import PositivesFile
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
 from spp_detect.training.windows import make_keys, split_keys
@@ -66,6 +68,7 @@ class TrainSvms(Stage[Svms]):
     ) -> None:
         self.leaves = (work / "svms.safetensors",)
         self.checkpoint = work / "mining.safetensors"
+        self.positives = work / "positives.npy"
         self.dataset = dataset
         self.photographs = photographs
         self.cache = cache
@@ -75,16 +78,10 @@ class TrainSvms(Stage[Svms]):
         self.keep_mirrored = keep_mirrored
 
     def run(self) -> None:
-        """Pool the positives, mine the photographs from where an interrupted run stands."""
-        miner = self._make_miner()
-        start = self._restore(miner)
-        for step in track(range(start, len(self.photographs)), "hard negatives"):
-            self._mine_photograph(miner, self.photographs[step])
-            if (step + 1) % CHECKPOINT_EVERY == 0:
-                self._save(miner, step + 1)
-        miner.finish()
-        coef, intercept = torch.from_numpy(miner.coef), torch.from_numpy(miner.intercept)
+        """Pool the positives, mine the photographs, both from where an interrupted run stands."""
+        coef, intercept = map(torch.from_numpy, self._mine())
         write_tensors(self.leaves[0], {"coef": coef, "intercept": intercept})
+        self.positives.unlink(missing_ok=True)
 
     def load(self) -> Svms:
         """Read the SVMs."""
@@ -92,20 +89,22 @@ class TrainSvms(Stage[Svms]):
         return tensors["coef"], tensors["intercept"]
 
     def pool_positives(self) -> list[NDArray[np.float16]]:
-        """Pool the boxes of each class that are not difficult: per class float16 (P, D).
+        """Pool the boxes of each class that are not difficult: per class float16 (P, F).
 
-        Mirrored, they are so many positives more, for one more pass of the convolutions.
+        Mirrored, they are so many positives more, for one more pass of the convolutions. They lie
+        in a file and are read from it where they are used.
         """
-        rows: list[list[NDArray[np.float16]]] = [[] for _ in self.dataset.classes]
-        for i, photograph in enumerate(track(self.dataset, "positives", len(self.dataset))):
-            easy = photograph.labels.easy
-            if not len(easy):
-                continue
-            for mirrored in (False, True)[: 1 + self.config.training.mirror_positives]:
-                features = self._pool_boxes(i, mirrored)
-                for c in np.unique(easy.classes):
-                    rows[c].append(features[easy.classes == c])
-        return [np.concatenate(parts) for parts in rows]
+        each = [photograph.labels.easy.classes for photograph in self.dataset]
+        counts = np.bincount(np.concatenate(each), minlength=len(self.dataset.classes))
+        counts *= 1 + self.config.training.mirror_positives
+        length = (self.fc or self.cache.extractor).length
+        file = PositivesFile(self.positives, counts.tolist(), length)
+        rows = file.read()
+        if rows is None:
+            file.write(self._pool_all_boxes())
+            rows = file.read()
+            assert rows is not None
+        return rows
 
     def fetch(self, keys: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         """Pool windows of increasing keys again, rounded as the positives are, into (M, D)."""
@@ -115,6 +114,17 @@ class TrainSvms(Stage[Svms]):
             described = self._apply_fc(pooled.features)[pooled.inverse]
             torch.from_numpy(out[start : start + len(rows)]).copy_(described.half())
             start += len(rows)
+
+    def _mine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mine all photographs: weights (C, F) and intercepts (C,)."""
+        miner = self._make_miner()
+        start = self._restore(miner)
+        for step in track(range(start, len(self.photographs)), "hard negatives"):
+            self._mine_photograph(miner, self.photographs[step])
+            if (step + 1) % CHECKPOINT_EVERY == 0:
+                self._save(miner, step + 1)
+        miner.finish()
+        return miner.coef, miner.intercept
 
     def _make_miner(self) -> HardNegativeMiner:
         training = self.config.training
@@ -135,6 +145,17 @@ class TrainSvms(Stage[Svms]):
             training.retrain_after,
             min(get_threads(), MOST_SIDE_BY_SIDE),
         )
+
+    def _pool_all_boxes(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        """Pool photograph after photograph's true boxes, class by class."""
+        for i, photograph in enumerate(track(self.dataset, "positives", len(self.dataset))):
+            easy = photograph.labels.easy
+            if not len(easy):
+                continue
+            for mirrored in (False, True)[: 1 + self.config.training.mirror_positives]:
+                features = self._pool_boxes(i, mirrored)
+                for c in np.unique(easy.classes).tolist():
+                    yield c, features[easy.classes == c]
 
     def _pool_boxes(self, index: int, mirrored: bool) -> NDArray[np.float16]:
         """Features of a photograph's true boxes, rounded: float16 (n, F)."""

@@ -147,6 +147,7 @@ def test_killed_in_every_stage_it_resumes_to_the_same_model(tmp_path, small_voc,
         "work/windows.safetensors",
         "work/maps/000003-*.npy",
         "work/feature_scale.json",
+        "work/positives.npy",
         "work/mining.safetensors",
         "work/regression-001.safetensors",
         "model.safetensors",
@@ -165,6 +166,7 @@ def test_killed_in_every_stage_it_resumes_to_the_same_model(tmp_path, small_voc,
     for name in ("model.safetensors", "config.json"):
         assert (out / name).read_bytes() == (whole_run / name).read_bytes()
     assert not any(out.rglob(".*-*")), "an interrupted write was left behind"
+    assert not (out / "work" / "positives.npy").exists()
 
 
 def test_resume_with_other_settings_is_refused(tmp_path, small_voc, whole_run):
@@ -218,6 +220,80 @@ def test_mirrored_positives_are_pooled_from_the_mirrored_photograph(
     assert (twice[c][number] != once[c][0]).any()
     wanted = pooled.features[pooled.inverse[0]].float().numpy()
     np.testing.assert_allclose(twice[c][number], wanted, atol=0.02)
+
+
+def join_positives(run, svms):
+    """Each class's, pooled photograph by photograph and joined in memory."""
+    rows = [[] for _ in run.dataset.classes]
+    for i, photograph in enumerate(run.dataset):
+        classes = photograph.labels.easy.classes
+        for mirrored in (False, True):
+            pooled = svms.cache.pool(i, np.arange(len(classes)), mirrored=mirrored, keep=False)
+            features = svms.fc(pooled.features.float()) if svms.fc else pooled.features
+            features = features.detach().half().numpy()[pooled.inverse]
+            for features_of_one, c in zip(features, classes, strict=True):
+                rows[c].append(features_of_one)
+    return [np.stack(own) for own in rows]
+
+
+POSITIVES_DAMAGES = {
+    "none": lambda raw: None,
+    "empty": lambda raw: b"",
+    "cut": lambda raw: raw[:-2],
+    "header": lambda raw: b"XX" + raw[2:],
+    "of fewer values": lambda raw: raw.replace(b"'shape': (", b"'shape': (1", 1),
+    "of another type": lambda raw: raw.replace(b"<f2", b"<i2", 1),
+}
+
+
+@pytest.mark.parametrize("feature", ["pool5", "fc6"])
+def test_positives_are_pooled_once_and_again_where_their_file_is_damaged(
+    feature, tmp_path, small_set, make_run, small_config, monkeypatch
+):
+    config = small_config(feature=feature, fc_width=16, precision="float32")
+    run = make_run(tmp_path / "run", small_set, config)
+    svms = make_svms(run, WindowTable(small_set, [np.zeros((0, 4), np.float32)] * len(small_set)))
+    wanted = join_positives(run, svms)
+    assert len({len(own) for own in wanted}) > 1
+
+    def assert_right(rows):
+        assert [own.dtype for own in rows] == [np.float16] * len(wanted)
+        tolerance = 1e-2 if feature == "fc6" else 0  # products of other sizes
+        for own, other in zip(rows, wanted, strict=True):
+            np.testing.assert_allclose(own, other, rtol=tolerance, atol=tolerance)
+
+    assert_right(svms.pool_positives())
+    path = run.work / "positives.npy"
+    whole = path.read_bytes()
+    assert path.stat().st_size <= sum(own.nbytes for own in wanted) + 128
+    with monkeypatch.context() as patch:
+        patch.setattr(svms, "_pool_boxes", lambda *_: pytest.fail("pooled again"))
+        assert_right(svms.pool_positives())
+    for damage in POSITIVES_DAMAGES.values():
+        damaged = damage(whole)
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        assert_right(svms.pool_positives())
+        assert path.read_bytes() == whole
+
+
+def test_a_run_stopped_while_it_pools_positives_leaves_no_part_of_them(
+    tmp_path, small_set, make_run, small_config, monkeypatch
+):
+    run = make_run(tmp_path / "run", small_set, small_config())
+    svms = make_svms(run, WindowTable(small_set, [np.zeros((0, 4), np.float32)] * len(small_set)))
+    pool = svms._pool_boxes
+
+    def stop_at_the_fourth(index, mirrored):
+        if index == 3:
+            raise KilledError
+        return pool(index, mirrored)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(svms, "_pool_boxes", stop_at_the_fourth)
+        with pytest.raises(KilledError):
+            svms.pool_positives()
+    assert not any(run.work.glob("*positives*"))
+    assert not any(run.work.glob(".*"))
 
 
 @pytest.mark.parametrize("feature", ["pool5", "fc6"])
