@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from spp_detect.threads import get_threads
 Photo = NDArray[np.uint8]
 Windows = NDArray[np.float32]
 WindowSource = Callable[[Path, Photo], Windows]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def search_windows(settings: ProposalSettings, cache: ProposalCache | None = None) -> WindowSource:
@@ -69,15 +72,23 @@ def prepare_photos(
             return error
         return photo, source(path, photo)
 
+    yield from zip(paths, work_ahead(prepare, paths), strict=True)
+
+
+def work_ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Do a work on items in threads, a few ahead of who takes the results, in their order.
+
+    An error of the work is raised where its result is taken.
+    """
     workers = get_threads()
     ahead = 2 * workers
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(prepare, path) for path in paths[:ahead]]
+        futures = [pool.submit(work, item) for item in items[:ahead]]
         try:
-            for i, path in enumerate(paths):
-                yield path, futures.pop(0).result()
-                if i + ahead < len(paths):
-                    futures.append(pool.submit(prepare, paths[i + ahead]))
+            for i in range(len(items)):
+                yield futures.pop(0).result()
+                if i + ahead < len(items):
+                    futures.append(pool.submit(work, items[i + ahead]))
         finally:
             for future in futures:
                 future.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from data import DEFAULT_MAX_SIDE, LabelledSet, read_photo
 from spp_detect.features import Extractor, WindowFeatures, round_half
 from spp_detect.files import write_array
+from spp_detect.prefetch import work_ahead
 from spp_detect.progress import track
 from spp_detect.projection import unique_rows
 from spp_detect.rcnn import RcnnExtractor, WarpSource
-from spp_detect.spp import PhotoMaps, SppExtractor
+from spp_detect.spp import Maps, PhotoMaps, SppExtractor
 from spp_detect.training.stage import Stage
 from spp_detect.training.windows import Rows, WindowTable
 
@@ -88,6 +90,7 @@ class FeatureCache(ABC, Generic[ExtractorType]):
         self.extractor = extractor
         self.budget = resources.map_budget
         self.max_side = resources.max_side
+        self._ahead: tuple[int, NDArray[np.uint8] | None] = -1, None  # a photograph read ahead
         self._count()
 
     @abstractmethod
@@ -107,12 +110,24 @@ class FeatureCache(ABC, Generic[ExtractorType]):
     def prepare(self, index: int, *, mirrored: bool = False) -> None:
         """Compute what is kept of photograph `index` and write it, if there is room."""
 
+    @abstractmethod
+    def has(self, index: int, *, mirrored: bool = False) -> bool:
+        """Whether all that `prepare` would write stands; may be asked in any thread."""
+
     def fill(self, *, mirrored: bool = False) -> None:
-        """Prepare all photographs until the budget is full, their mirror images if asked for."""
-        for i in track(range(len(self.dataset)), "maps"):
-            for flip in (False, True)[: 1 + mirrored]:
+        """Prepare all photographs until the budget is full, their mirror images if asked for.
+
+        The next photographs are read in threads meanwhile.
+        """
+        flips = (False, True)[: 1 + mirrored]
+        numbers = range(len(self.dataset))
+        photos = work_ahead(partial(self._read_missing, flips), numbers)
+        for i, photo in enumerate(track(photos, "maps", len(numbers))):
+            self._ahead = i, photo
+            for flip in flips:
                 if not self.full:
                     self.prepare(i, mirrored=flip)
+        self._ahead = -1, None
 
     def remove_mirrored(self) -> None:
         """Remove what was kept of mirror images, to make room."""
@@ -135,10 +150,21 @@ class FeatureCache(ABC, Generic[ExtractorType]):
         write_array(path, array)
         self.used += path.stat().st_size - old
 
+    def _read_missing(self, flips: tuple[bool, ...], index: int) -> NDArray[np.uint8] | None:
+        """Read photograph `index` where there is something left to prepare of it."""
+        if self.full or all(self.has(index, mirrored=flip) for flip in flips):
+            return None
+        return self._read(index)
+
     def _read_photo(self, index: int, mirrored: bool) -> NDArray[np.uint8]:
-        """Read photograph `index` as it is or mirrored."""
-        photo = read_photo(self.dataset.photographs[index].path, self.max_side)
+        """Read photograph `index`, if it was not read ahead, as it is or mirrored."""
+        number, photo = self._ahead
+        if number != index or photo is None:
+            photo = self._read(index)
         return np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        return read_photo(self.dataset.photographs[index].path, self.max_side)
 
 
 class MapCache(FeatureCache[SppExtractor]):
@@ -170,26 +196,25 @@ class MapCache(FeatureCache[SppExtractor]):
         """Compute maps and write them; see FeatureCache."""
         self.get(index, mirrored=mirrored)
 
+    def has(self, index: int, *, mirrored: bool = False) -> bool:
+        """Whether all maps of a photograph stand; see FeatureCache."""
+        return self._find(index, mirrored) is not None
+
     def get(self, index: int, *, mirrored: bool = False, keep: bool = True) -> PhotoMaps:
         """Read or compute the maps of photograph `index`, or of its mirror image.
 
         They are float16, on the CPU, and read from the disk where they are used. Without `keep`
         computed ones are not written.
         """
-        photograph = self.dataset.photographs[index]
-        size = (photograph.width, photograph.height)
-        paths = self._name_files(index, MIRRORED if mirrored else ".npy")
-        read = {layer: [read_halves(path) for path in own] for layer, own in paths.items()}
-        maps = {
-            layer: tuple(torch.from_numpy(one) for one in own if one is not None)
-            for layer, own in read.items()
-        }
-        if all(len(maps[layer]) == len(paths[layer]) for layer in paths):
+        maps = self._find(index, mirrored)
+        if maps is not None:
+            photograph = self.dataset.photographs[index]
+            size = (photograph.width, photograph.height)
             return PhotoMaps(size, self.extractor.sides(size), maps, self.extractor)
         computed = self.compute(index, mirrored=mirrored)
         needed = sum(2 * half.numel() for halves in computed.maps.values() for half in halves)
         if keep and self._fits(needed):
-            for layer, own in paths.items():
+            for layer, own in self._name_files(index, mirrored).items():
                 for path, half in zip(own, computed.maps[layer], strict=True):
                     self._write(path, half.numpy())
         return computed
@@ -203,8 +228,19 @@ class MapCache(FeatureCache[SppExtractor]):
         }
         return replace(computed, maps=halves)
 
-    def _name_files(self, index: int, end: str) -> dict[str, list[Path]]:
+    def _find(self, index: int, mirrored: bool) -> Maps | None:
+        """Find the maps of a photograph in their files; None unless all are there whole."""
+        maps = {}
+        for layer, paths in self._name_files(index, mirrored).items():
+            read = [read_halves(path) for path in paths]
+            maps[layer] = tuple(torch.from_numpy(one) for one in read if one is not None)
+            if len(maps[layer]) < len(paths):
+                return None
+        return maps
+
+    def _name_files(self, index: int, mirrored: bool) -> dict[str, list[Path]]:
         """Files of a photograph's maps by layer, one a scale."""
+        end = MIRRORED if mirrored else ".npy"
         layers = [segment.name for segment in self.extractor.trunk.segments]
         return {
             layer: [
@@ -258,21 +294,31 @@ class CropCache(FeatureCache[RcnnExtractor]):
         if not mirrored:
             self._find(index, keep=True)
 
+    def has(self, index: int, *, mirrored: bool = False) -> bool:
+        """Whether all windows' features stand; see FeatureCache."""
+        return mirrored or self._look_up(index) is not None
+
     def _find(self, index: int, *, keep: bool) -> torch.Tensor | None:
         """Find the features of a photograph's distinct windows, float16 (U, D), if kept."""
+        kept = self._look_up(index)
+        if kept is not None:
+            return torch.from_numpy(kept)
         first, _ = self.table.find_distinct(index)
-        shape = (len(first), self.extractor.length)
-        # Named for the windows, so that those of others are never taken for them.
-        path = self.folder / f"{index:06d}-{self.table.hash_photograph(index)[:16]}.npy"
-        halves = read_halves(path)
-        if halves is not None and halves.shape == shape:
-            return torch.from_numpy(halves)
-        if not keep or not self._fits(2 * shape[0] * shape[1]):
+        if not keep or not self._fits(2 * len(first) * self.extractor.length):
             return None
         source = replace(self._open(index), rounded=True)
         computed = source.compute(self.table.find(index)[first]).cpu()
-        self._write(path, computed.numpy())
+        self._write(self._name_file(index), computed.numpy())
         return computed
+
+    def _look_up(self, index: int) -> NDArray[np.float16] | None:
+        halves = read_halves(self._name_file(index))
+        shape = (len(self.table.find_distinct(index)[0]), self.extractor.length)
+        return halves if halves is not None and halves.shape == shape else None
+
+    def _name_file(self, index: int) -> Path:
+        """A photograph's file, named for the windows: those of others are never taken for them."""
+        return self.folder / f"{index:06d}-{self.table.hash_photograph(index)[:16]}.npy"
 
     def _open(self, index: int, *, mirrored: bool = False) -> WarpSource:
         return self.extractor.compute_maps(self._read_photo(index, mirrored))

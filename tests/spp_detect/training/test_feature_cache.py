@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from data import LabelledSet, Labels, Photograph
+from data import DataError, LabelledSet, Labels, Photograph
+from data import read_photo as read_photo_of_file
 from spp_detect.backbones import Backbone, InputFormat
 from spp_detect.config import make_config
 from spp_detect.features import HALF_MAX
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.spp import SppExtractor
+from spp_detect.training import feature_cache
 from spp_detect.training.feature_cache import CropCache, MapCache, Resources, open_cache
 from spp_detect.training.windows import WindowTable, mirror_windows
 
@@ -202,6 +206,64 @@ def test_filled_with_mirror_images_nothing_is_computed_again(folder, dataset):
         for mirrored in (False, True):
             cache.pool(i, rows_of([1]), mirrored=mirrored)
     assert cache.extractor.computed == 2 * 3
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the photographs that the cache reads, each with the thread that read it."""
+    seen = []
+
+    def read(path, max_side):
+        seen.append((path.stem, threading.get_ident()))
+        return read_photo_of_file(path, max_side)
+
+    monkeypatch.setattr(feature_cache, "read_photo", read)
+    return seen
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("open_it", [open_maps, open_crops])
+def test_filling_reads_ahead_what_is_missing_once(folder, dataset, reads, open_it, mirrored):
+    open_it(folder, dataset).prepare(1)
+    if mirrored:
+        open_it(folder, dataset).prepare(1, mirrored=True)
+    reads.clear()
+    open_it(folder, dataset).fill(mirrored=mirrored)
+    assert sorted(name for name, _ in reads) == ["0", "2"]
+    assert threading.get_ident() not in {thread for _, thread in reads}
+    filled = {path.name: path.read_bytes() for path in folder.iterdir()}
+    # Again one by one, by whoever asks for them, of photographs that are read there and then.
+    other = open_it(folder.with_name("others"), dataset)
+    for i in range(3):
+        for flip in (False, True)[: 1 + mirrored]:
+            other.prepare(i, mirrored=flip)
+    assert filled == {path.name: path.read_bytes() for path in other.folder.iterdir()}
+    reads.clear()
+    open_it(folder, dataset).fill(mirrored=mirrored)
+    assert not reads
+
+
+def test_a_full_cache_reads_no_more_than_was_begun(folder, dataset, reads):
+    cache = open_maps(folder, dataset, budget=0)
+    cache.fill()
+    assert cache.extractor.computed == 1
+    reads.clear()
+    cache.fill()
+    assert not reads
+
+
+def test_nothing_read_ahead_is_taken_for_another_photograph(folder, dataset):
+    cache = open_maps(folder, dataset, budget=0)
+    cache.fill()
+    for i in range(3):
+        assert_right(cache.get(i), dataset, i)
+
+
+def test_a_photograph_that_cannot_be_read_ends_the_filling(folder, dataset):
+    dataset.photographs[1].path.write_bytes(b"no photograph")
+    with pytest.raises(DataError, match=r"1\.png"):
+        open_maps(folder, dataset).fill()
+    assert names(folder) == ["000000-40.npy", "000000-64.npy"]
 
 
 def test_maps_of_a_former_run_are_used(folder, dataset):
