@@ -3,12 +3,13 @@
 from eval.coco import evaluate_coco
 from eval.curves import plot_curves
 from eval.detections import Detection, Detections, EvalError, Truths
-from eval.errors import SIMILAR_IN_VOC, ErrorAnalysis, analyse_errors
+from eval.errors import SIMILAR_IN_VOC, VOC_CLASSES, ErrorAnalysis, analyse_errors
 from eval.files import read_coco_results, read_comp, write_coco_results, write_comp
 from eval.voc import Curve, VocResult, average_precision, evaluate_voc, find_best_score
 
 __all__ = [
     "SIMILAR_IN_VOC",
+    "VOC_CLASSES",
     "Curve",
     "Detection",
     "Detections",

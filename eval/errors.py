@@ -18,11 +18,12 @@ from eval.detections import (
     join_detections,
     join_truths,
 )
-from eval.voc import average_precision
+from eval.voc import METRICS, average_precision
 
 KINDS = ("correct", "localisation", "similar", "other", "background")
 CORRECT, LOCALISATION, SIMILAR, OTHER, BACKGROUND = range(5)
 NEAR = 0.1  # least overlap by which a false detection has to do with a box
+CAUSES = (*KINDS[LOCALISATION:], "missed")
 
 # Of each class's boxes by their area: the smallest tenth, and so on.
 SIZES = ("XS", "S", "M", "L", "XL")
@@ -34,27 +35,54 @@ SIMILAR_IN_VOC = (
     ("chair", "diningtable", "sofa"),
     ("aeroplane", "bird"),
 )
+# The last three are similar to none.
+VOC_CLASSES = frozenset(
+    (*(name for group in SIMILAR_IN_VOC for name in group), "bottle", "pottedplant", "tvmonitor")
+)
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """What `analyse_errors` finds.
+    """What `analyse_errors` finds; all numbers but those of boxes are fractions, 0 to 1.
 
     Attributes
     ----------
+    boxes : dict of str to int
+        By class: how many boxes are not difficult, N below.
     shares : dict of str to dict of str to float
-        By class, then by kind: shares of the N best detections, N the boxes of the class.
-    worth : dict of str to float
-        By cause: by how much the mAP would rise if it were gone, a fraction. The causes are the
-        kinds of error and "missed". Without localisation errors a detection near a box would lie
-        on it; of each box all but the best would be gone.
+        By class, then by kind: shares of the N best detections; 0 where there are none.
+    false_shares : dict of str to dict of str to float
+        By class, then by kind of error: shares of the false ones among these N; 0 where none is.
+    all_shares : dict of str to dict of str to float
+        By class, then by kind: shares of all detections; 0 where there are none.
     found : dict of str to dict of str to float
-        By class, then by size: the share of boxes found at all; NaN where there is no box.
+        By class, then for "all" its boxes and by size: the share of boxes that a detection of the
+        class overlaps enough, whatever its score; NaN where there is no box.
+    ap : dict of str to dict of str to dict of str to float
+        By rule ("11-point", "area"), then by what is gone, then by class; NaN for one without
+        boxes. "now" is the AP as it is. Without "similar", "other" or "background" the
+        detections of that kind are removed; without "localisation removed" those of localisation.
+        Without "localisation" they are corrected: each box is found by the best detection near
+        it, and the others near it are removed. Without "false" every false detection is removed.
+        Without "missed" the boxes that are not found do not count; a class of which none is found
+        keeps its AP.
+    mean_ap : dict of str to dict of str to float
+        By rule, then by what is gone: the mean of the classes that have boxes.
+    worth : dict of str to float
+        By cause, one of CAUSES: by how much the 11-point mAP would rise if it were gone.
+    iou : float
+        Least overlap of a correct detection.
     """
 
+    boxes: dict[str, int]
     shares: dict[str, dict[str, float]]
-    worth: dict[str, float]
+    false_shares: dict[str, dict[str, float]]
+    all_shares: dict[str, dict[str, float]]
     found: dict[str, dict[str, float]]
+    ap: dict[str, dict[str, dict[str, float]]]
+    mean_ap: dict[str, dict[str, float]]
+    worth: dict[str, float]
+    iou: float
 
 
 @dataclass(frozen=True)
@@ -85,8 +113,9 @@ def analyse_errors(
 
     A detection is *correct* where VOC counts it so. Else it is an error of *localisation* where it
     lies near a box of its class (a second one on the same box, too), *similar* or *other* near a
-    box of a class that is similar or is not, and *background* near none. Near is an overlap of 0.1.
-    Detections on difficult boxes count for nothing.
+    box of a class that is similar or is not, and *background* near none; the first that fits is
+    taken. Near is an overlap of 0.1. Detections that lie on difficult boxes of their class count
+    for nothing.
 
     Parameters
     ----------
@@ -100,12 +129,12 @@ def analyse_errors(
         Groups of classes that are similar; a class may be in several. Unknown names are passed
         over.
     iou : float
-        Least overlap of a correct detection.
+        Least overlap of a correct detection, above 0.1 and at most 1.
 
     Returns
     -------
     ErrorAnalysis
-        Worths by the 11-point rule.
+        The kinds of error of each class, AP without each, and the boxes found by size.
 
     Raises
     ------
@@ -128,6 +157,10 @@ def analyse_errors(
     (1.0, 1.0)
     >>> analysis.worth["localisation"]
     0.5
+    >>> analysis.found["cat"]["all"], analysis.found["dog"]["all"]
+    (0.0, 0.0)
+    >>> analysis.ap["area"]["localisation"]
+    {'cat': 1.0, 'dog': 0.0}
     """
     names = check_classes(classes)
     check_lengths(detections, truths, "detections and truths")
@@ -136,23 +169,30 @@ def analyse_errors(
     alike = _make_table(names, similar)
     found, found_in = join_detections(detections, len(names))
     real, real_in = join_truths(truths, len(names))
-    overlaps, nearest = _find_overlaps(found, found_in, real, real_in, alike)
-    shares, found_shares, aps = {}, {}, []
+    overlaps, nearest, covered = _find_overlaps(found, found_in, real, real_in, alike, iou)
+    boxes, kinds, found_shares, lists = {}, {}, {}, {}
     for label, name in enumerate(names):
         of_class = np.flatnonzero(found.labels == label)
         rows = of_class[np.argsort(-found.scores[of_class], kind="stable")]
         ranked = _sort(overlaps[rows], nearest[rows], real.difficult, iou)
-        boxes = np.flatnonzero((real.labels == label) & ~real.difficult)
-        shares[name] = _share(ranked.kinds[: len(boxes)])
-        hit = np.isin(boxes, ranked.nearest[ranked.kinds == CORRECT])
-        found_shares[name] = _share_by_size(real.boxes[boxes], hit)
-        if len(boxes):
-            aps.append(_imagine(ranked, len(boxes), int(hit.sum())))
-    worth = {
-        cause: float(np.mean([ap[cause] - ap["now"] for ap in aps])) if aps else float("nan")
-        for cause in (*KINDS[LOCALISATION:], "missed")
-    }
-    return ErrorAnalysis(shares, worth, found_shares)
+        own = np.flatnonzero((real.labels == label) & ~real.difficult)
+        boxes[name], kinds[name] = len(own), ranked.kinds
+        found_shares[name] = _share_by_size(real.boxes[own], covered[own])
+        lists[name] = _imagine(ranked, len(own), int(covered[own].sum()))
+    best = {name: kinds[name][: boxes[name]] for name in names}
+    ap, mean_ap = _measure_all(lists)
+    gains = mean_ap["11-point"]
+    return ErrorAnalysis(
+        boxes=boxes,
+        shares={name: _share(best[name]) for name in names},
+        false_shares={name: _share(best[name], LOCALISATION) for name in names},
+        all_shares={name: _share(kinds[name]) for name in names},
+        found=found_shares,
+        ap=ap,
+        mean_ap=mean_ap,
+        worth={cause: gains[cause] - gains["now"] for cause in CAUSES},
+        iou=float(iou),
+    )
 
 
 def _make_table(names: Sequence[str], similar: Sequence[Sequence[str]]) -> np.ndarray:
@@ -166,14 +206,21 @@ def _make_table(names: Sequence[str], similar: Sequence[Sequence[str]]) -> np.nd
 
 
 def _find_overlaps(
-    found: Detections, found_in: np.ndarray, real: Truths, real_in: np.ndarray, alike: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    found: Detections,
+    found_in: np.ndarray,
+    real: Truths,
+    real_in: np.ndarray,
+    alike: np.ndarray,
+    iou: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Best overlaps with boxes of the same class, of similar and of other ones: float (N, 3).
 
-    And the box of the same class that is overlapped most, int64 (N,), -1 where there is none.
+    And the box of the same class that is overlapped most, int64 (N,), -1 where there is none; and
+    which of the M boxes a detection of the same class overlaps by iou, bool (M,).
     """
     overlaps = np.zeros((len(found.boxes), 3))
     nearest = np.full(len(found.boxes), -1, np.int64)
+    covered = np.zeros(len(real.boxes), bool)
     order, real_order = (np.argsort(keys, kind="stable") for keys in (found_in, real_in))
     photographs = np.unique(real_in)
     rows_of = _split(found_in[order], photographs, order)
@@ -190,7 +237,8 @@ def _find_overlaps(
         own = np.where(same, ious, -1.0)
         best = own.argmax(axis=1)
         nearest[rows] = np.where(same.any(axis=1), boxes[best], -1)
-    return overlaps, nearest
+        covered[boxes] = (own >= iou).any(axis=0)
+    return overlaps, nearest, covered
 
 
 def _split(keys: np.ndarray, wanted: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
@@ -216,39 +264,68 @@ def _sort(overlaps: np.ndarray, nearest: np.ndarray, difficult: np.ndarray, iou:
     return _Sorted(kinds, np.where(near, nearest, -1))
 
 
-def _share(kinds: np.ndarray) -> dict[str, float]:
-    counts = np.bincount(kinds, minlength=len(KINDS))
-    return dict(zip(KINDS, (counts / max(1, len(kinds))).tolist(), strict=True))
+def _share(kinds: np.ndarray, first: int = CORRECT) -> dict[str, float]:
+    """Shares of the kinds from the first on."""
+    counts = np.bincount(kinds, minlength=len(KINDS))[first:]
+    return dict(zip(KINDS[first:], (counts / max(1, counts.sum())).tolist(), strict=True))
 
 
 def _share_by_size(boxes: np.ndarray, hit: np.ndarray) -> dict[str, float]:
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     ranks = (np.argsort(np.argsort(areas, kind="stable")) + 0.5) / max(1, len(areas))
     size = np.searchsorted(SIZE_BOUNDS, ranks)
-    return {
-        name: float(hit[size == i].mean()) if (size == i).any() else float("nan")
-        for i, name in enumerate(SIZES)
-    }
+    parts = {"all": hit} | {name: hit[size == i] for i, name in enumerate(SIZES)}
+    return {name: float(part.mean()) if len(part) else float("nan") for name, part in parts.items()}
 
 
-def _imagine(ranked: _Sorted, total: int, found: int) -> dict[str, float]:
-    """AP as it is and without each cause."""
+def _imagine(ranked: _Sorted, total: int, covered: int) -> dict[str, tuple[np.ndarray, int]]:
+    """One class as it is and without each cause: which detections are hits, of how many boxes."""
     kinds = ranked.kinds
-    ap = {"now": _measure(kinds == CORRECT, total)}
+    hits = kinds == CORRECT
     # Each box near which a detection lies is found by the best of them.
     near = np.flatnonzero(ranked.nearest >= 0)
     _, first = np.unique(ranked.nearest[near], return_index=True)
     moved = np.zeros(len(kinds), bool)
     moved[near[first]] = True
     stays = moved | (kinds > LOCALISATION)
-    ap["localisation"] = _measure(moved[stays], total)
-    for kind in (SIMILAR, OTHER, BACKGROUND):
-        ap[KINDS[kind]] = _measure(kinds[kinds != kind] == CORRECT, total)
-    ap["missed"] = _measure(kinds == CORRECT, found) if found else ap["now"]
-    return ap
+    without = {KINDS[kind]: hits[kinds != kind] for kind in (SIMILAR, OTHER, BACKGROUND)}
+    lists = {
+        "now": hits,
+        "localisation": moved[stays],
+        "localisation removed": hits[kinds != LOCALISATION],
+        **without,
+        "false": hits[hits],
+    }
+    return {gone: (left, total) for gone, left in lists.items()} | {
+        "missed": (hits, covered or total)
+    }
 
 
-def _measure(hits: np.ndarray, total: int) -> float:
+def _measure_all(
+    lists: dict[str, dict[str, tuple[np.ndarray, int]]],
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, float]]]:
+    """AP by rule, by what is gone and by class, and its means over the classes with boxes."""
+    gone = next(iter(lists.values()))
+    ap = {
+        metric: {
+            cause: {name: _measure(*lists[name][cause], metric) for name in lists} for cause in gone
+        }
+        for metric in METRICS
+    }
+    return ap, {
+        metric: {cause: _average(values) for cause, values in table.items()}
+        for metric, table in ap.items()
+    }
+
+
+def _measure(hits: np.ndarray, total: int, metric: str) -> float:
+    if not total:
+        return float("nan")
     counts = np.cumsum(hits)
     precision = counts / np.arange(1, len(hits) + 1)
-    return average_precision(precision, counts / total, "11-point")
+    return average_precision(precision, counts / total, metric)
+
+
+def _average(values: dict[str, float]) -> float:
+    known = [value for value in values.values() if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

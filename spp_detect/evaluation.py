@@ -14,6 +14,7 @@ from data import (
 )
 from eval import (
     SIMILAR_IN_VOC,
+    VOC_CLASSES,
     Detections,
     ErrorAnalysis,
     Truths,
@@ -92,8 +93,13 @@ def collect_truths(dataset: LabelledSet) -> list[Truths]:
 
 
 def find_errors(detections: list[Detections], dataset: LabelledSet) -> ErrorAnalysis:
-    """Sort false detections by their kind; VOC's classes are similar in Hoiem's groups."""
-    return analyse_errors(detections, collect_truths(dataset), dataset.classes, SIMILAR_IN_VOC)
+    """Sort false detections by their kind; VOC's classes are similar in Hoiem's groups.
+
+    A set that has any class besides VOC's has no similar ones: the groups would hold a part of
+    its animals and call the rest other.
+    """
+    similar = SIMILAR_IN_VOC if VOC_CLASSES.issuperset(dataset.classes) else ()
+    return analyse_errors(detections, collect_truths(dataset), dataset.classes, similar)
 
 
 def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResult, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from eval import ErrorAnalysis
 from spp_detect.files import replace_file
 
-_TEXT, _GRID, _FAINT = "#222222", "#e4e4e4", "#c4c4c4"
+_TEXT, _GRID, _MISSED = "#222222", "#e4e4e4", "#a63d2f"
 _COLOURS = {
     "correct": "#4f9d69",
     "localisation": "#1f5a8c",
@@ -23,7 +24,9 @@ _COLOURS = {
 
 
 def plot_errors(analysis: ErrorAnalysis, path: Path) -> None:
-    """Draw each class's best detections by kind, and the share of boxes found by their size.
+    """Draw each class's best detections by kind, and the share of its boxes found by their size.
+
+    Classes without boxes are left out.
 
     Parameters
     ----------
@@ -32,48 +35,63 @@ def plot_errors(analysis: ErrorAnalysis, path: Path) -> None:
     path : Path
         The PNG; it is written whole or not at all.
     """
-    count = len(analysis.shares)
-    figure = Figure(figsize=(10, max(3.4, 1.6 + 0.26 * count)), layout="constrained")
+    rows = [name for name, count in analysis.boxes.items() if count]
+    labels = [*(f"{name} ({analysis.boxes[name]})" for name in rows), "mean"]
+    figure = Figure(figsize=(10, 1.7 + 0.28 * len(labels)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [3, 2]})
-    _draw_kinds(left, analysis)
-    _draw_sizes(right, analysis)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 2]})
+    _draw_kinds(left, _tabulate(analysis.shares, rows))
+    _draw_sizes(right, _tabulate(analysis.found, rows))
+    left.set_yticks(_place(len(labels)), labels)
+    left.set_ylim(len(labels) - 0.2, -0.6)
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     with replace_file(path) as temporary:
         canvas.print_figure(temporary, format="png", dpi=130)
 
 
-def _draw_kinds(panel: Axes, analysis: ErrorAnalysis) -> None:
-    names = list(analysis.shares)
-    starts = np.zeros(len(names))
+def _tabulate(shares: dict[str, dict[str, float]], rows: list[str]) -> dict[str, list[float]]:
+    """Columns in percent, the mean of the known values at the end of each; NaN where none is."""
+    columns = next(iter(shares.values()))
+    table = {}
+    for column in columns:
+        values = [100 * shares[name][column] for name in rows]
+        known = [value for value in values if not math.isnan(value)]
+        table[column] = [*values, sum(known) / len(known) if known else math.nan]
+    return table
+
+
+def _place(count: int) -> list[float]:
+    """Where the rows lie: the mean a little apart."""
+    return [*map(float, range(count - 1)), count - 0.7]
+
+
+def _draw_kinds(panel: Axes, table: dict[str, list[float]]) -> None:
+    places = _place(len(table["correct"]))
+    starts = np.zeros(len(places))
     for kind, colour in _COLOURS.items():
-        shares = np.array([100 * analysis.shares[name][kind] for name in names])
-        panel.barh(range(len(names)), shares, 0.72, starts, color=colour, label=kind)
-        starts += shares
-    panel.set_yticks(range(len(names)), names)
-    panel.set_ylim(len(names) - 0.4, -0.6)
+        panel.barh(places, table[kind], 0.72, starts, color=colour, label=kind)
+        starts += table[kind]
     panel.set_xlim(0, 100)
-    panel.set_title("the best detections, as many as boxes, %", loc="left", fontsize=10)
+    panel.set_title("the N best detections of N boxes, %", loc="left", fontsize=10)
     _style(panel)
     panel.grid(axis="x", color=_GRID, linewidth=0.8)
 
 
-def _draw_sizes(panel: Axes, analysis: ErrorAnalysis) -> None:
-    table = np.array([list(shares.values()) for shares in analysis.found.values()]) * 100
-    sizes = list(next(iter(analysis.found.values())))
-    for shares in table:
-        panel.plot(range(len(sizes)), shares, color=_FAINT, linewidth=0.8)
-    known = ~np.isnan(table)
-    means = np.where(known, table, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    panel.plot(range(len(sizes)), means, color=_COLOURS["localisation"], linewidth=2, marker="o")
-    for k, mean in enumerate(means):
-        panel.annotate(f"{mean:.0f}", (k, mean), (0, 7), textcoords="offset points", ha="center")
-    panel.set_xticks(range(len(sizes)), sizes)
-    panel.set_ylim(0, 105)
-    panel.set_title("boxes found by size, % (a line a class, mean)", loc="left", fontsize=10)
+def _draw_sizes(panel: Axes, table: dict[str, list[float]]) -> None:
+    """Draw a table of numbers, the darker the cell the more boxes are missed."""
+    for x, shares in enumerate(table.values()):
+        for y, share in zip(_place(len(shares)), shares, strict=True):
+            if math.isnan(share):
+                continue
+            missed = 1 - share / 100
+            panel.barh(y, 0.94, 0.86, x - 0.47, color=_MISSED, alpha=0.85 * missed)
+            colour = "white" if missed > 0.75 else _TEXT
+            panel.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=9, color=colour)
+    panel.set_xticks(range(len(table)), list(table))
+    panel.set_xlim(-0.5, len(table) - 0.5)
+    panel.set_title("boxes found, by size within the class, %", loc="left", fontsize=10)
     _style(panel)
-    panel.grid(axis="y", color=_GRID, linewidth=0.8)
 
 
 def _style(panel: Axes) -> None:

@@ -11,6 +11,14 @@ from rich.table import Table
 from eval import ErrorAnalysis, VocResult
 from proposals import Recall
 
+_CAUSES = {
+    "localisation": "errors of localisation (corrected)",
+    "similar": "errors on similar classes",
+    "other": "errors on other classes",
+    "background": "errors on background",
+    "missed": "missed boxes",
+}
+
 
 def show_result(result: VocResult, what: str) -> None:
     """Print the average precision of each class in percent, and their mean."""
@@ -29,8 +37,8 @@ def show_errors(analysis: ErrorAnalysis, count: int = 3) -> None:
     worth = {cause: gain for cause, gain in analysis.worth.items() if not math.isnan(gain)}
     largest = sorted(worth, key=lambda cause: -worth[cause])[:count]
     for cause in largest:
-        what = "boxes missed" if cause == "missed" else f"errors, {cause}"
-        Console().print(f"without {what}: {100 * worth[cause]:+.1f} points of mAP")
+        gain = f"{100 * worth[cause]:+.1f} points of mAP"
+        Console().print(f"without {_CAUSES[cause]}: {gain}", soft_wrap=True)
 
 
 def show_recall(recall: Recall, what: str) -> None:

@@ -13,7 +13,7 @@ from spp_detect.detector import Detector
 from spp_detect.parts import PARTS, WindowPart
 from spp_detect.training import components
 from spp_detect.training.feature_cache import Resources
-from spp_detect.training.run import SharedFiles, TrainingRun
+from spp_detect.training.run import TrainingRun
 
 CPU = Resources(torch.device("cpu"))
 
@@ -70,16 +70,15 @@ def more_parts(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def make_run(tmp_path_factory):
-    """Makes a training run; all runs share the proposed windows."""
-    shared = SharedFiles(proposals=tmp_path_factory.mktemp("proposals"))
+def make_run():
+    """Makes a training run."""
 
     def make(
         folder: Path, dataset: LabelledSet, config: RunConfig, device: torch.device = CPU.device
     ) -> TrainingRun:
         torch.manual_seed(0)
         backbone = build_backbone(config.model.backbone)
-        return TrainingRun(folder, dataset, config, backbone, Resources(device), shared=shared)
+        return TrainingRun(folder, dataset, config, backbone, Resources(device))
 
     return make
 

@@ -3,10 +3,12 @@
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from eval import Detections
+from eval import Detections, Truths, analyse_errors
 from spp_detect.report.drawing import draw_detections, join_images, pick_colour
+from spp_detect.report.errors import plot_errors
 from spp_detect.report.page import Figure, render_page
 
 
@@ -76,3 +78,24 @@ def test_page_shows_names_as_they_are():
     assert seen.images == ["drawn/a%20b.jpg"]
     for text in ("a <b>.jpg", 'says "hi" & more', "Title & co", "0.5", "note <1>"):
         assert any(text in part for part in seen.text)
+
+
+def find_height(path) -> int:
+    with Image.open(path) as picture:
+        return picture.height
+
+
+@pytest.mark.filterwarnings("error")
+def test_errors_are_drawn_of_classes_with_boxes_only(tmp_path):
+    box = np.array([[0.0, 0.0, 10.0, 10.0]])
+    found, path = [make_detections(*box)], tmp_path / "errors.png"
+    heights = []
+    for classes, labels in ((["cat"], [0]), (["cat", "dog"], [0]), (["cat", "dog"], [0, 1])):
+        boxes = np.tile(box, (len(labels), 1))
+        truths = [Truths(boxes, np.array(labels), np.zeros(len(labels), bool))]
+        plot_errors(analyse_errors(found, truths, classes), path)
+        heights.append(find_height(path))
+    assert heights[0] == heights[1] < heights[2]
+    truths = [Truths(box, np.array([0]), np.array([True]))]
+    plot_errors(analyse_errors([make_detections()], truths, ["cat"]), path)
+    assert find_height(path) < heights[0]

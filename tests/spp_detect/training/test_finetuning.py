@@ -466,7 +466,12 @@ def test_what_does_nothing_is_refused():
     for changes in (
         {"train_from": "layer3"},
         {"finetune_iterations": 5},
-        {"finetune_iterations": 5, "feature": "fc7", "finetune_positives": 8},
+        {
+            "finetune_iterations": 5,
+            "feature": "fc7",
+            "finetune_positives": 8,
+            "finetune_sampling": "photographs",
+        },
     ):
         with pytest.raises(ConfigError, match="expected"):
             make_run_config(**changes)
