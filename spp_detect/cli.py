@@ -60,9 +60,16 @@ from spp_detect.folders import propose_folder, report_folder
 from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.provenance import find_commit, record_run
+from spp_detect.ready_models import describe_models, find_model, list_names
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.errors import plot_errors
-from spp_detect.report.terminal import show_benchmark, show_errors, show_recall, show_result
+from spp_detect.report.terminal import (
+    show_benchmark,
+    show_errors,
+    show_models,
+    show_recall,
+    show_result,
+)
 from spp_detect.threads import get_threads, set_threads
 from spp_detect.training.assembly import (
     RunOptions,
@@ -97,7 +104,19 @@ USER_ERRORS = (
 path_type = click.Path(path_type=Path)
 labelled_data = click.argument("data", type=path_type)
 model_folder = click.argument("run", type=path_type)
-model_folders = click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=path_type)
+model_folders = click.argument("runs", metavar="[RUN...]", nargs=-1, type=path_type)
+ready_option = click.option(
+    "--model",
+    "ready",
+    multiple=True,
+    type=click.Choice(list_names()),
+    help="A ready model, see `models`, instead of RUN or together with it.",
+)
+trunk_option = click.option(
+    "--weights",
+    help="Of a packed model's trunk: a .safetensors or .pth file; torchvision's download if not "
+    "given.",
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -266,6 +285,8 @@ def train(
 @app.command()
 @model_folders
 @labelled_data
+@ready_option
+@trunk_option
 @click.option("--split", default="test", help="Split of DATA.")
 @click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
 @boxes_option
@@ -277,6 +298,8 @@ def train(
 def evaluate(
     runs: tuple[Path, ...],
     data: Path,
+    ready: tuple[str, ...],
+    weights: str | None,
     split: str,
     out: Path | None,
     boxes: Path | None,
@@ -289,17 +312,18 @@ def evaluate(
 
     Several RUNs detect together: NMS over the union of their scored windows.
     """
-    detector = load_detector(runs, device)
+    models = _join_models(runs, ready)
+    detector = load_detector(models, device, weights)
     dataset = _open_checked(data, split, detector.classes, max_side)
     start = time.perf_counter()
-    source = _find_source(runs[0], detector, boxes)
+    source = _find_source(models[0], detector, boxes)
     found = detect_dataset(
         detector, dataset, source=source, regress=regression, vote=voting, max_side=max_side
     )
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
     errors = find_errors(found, dataset)
-    show_result(result, f"{' + '.join(str(run) for run in runs)} on {split}")
+    show_result(result, f"{' + '.join(map(str, models))} on {split}")
     show_errors(errors)
     if out is not None:
         names = [photograph.name for photograph in dataset]
@@ -308,7 +332,7 @@ def evaluate(
             "seconds": seconds,
             "regression": regression,
             "voting": regression and voting and detector.config.vote_iou is not None,
-            "models": [_summarise_model(run) for run in runs],
+            "models": [_summarise_model(model) for model in models],
         }
         _write_result(out, result, numbers, errors)
 
@@ -340,21 +364,51 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 @app.command()
 @model_folders
 @click.argument("folder", type=path_type)
+@ready_option
+@trunk_option
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
 @click.option("--min-score", type=float, default=-0.8, help="Least score of a detection.")
 @device_option
 @max_side_option
 @threads_option
 def detect(
-    runs: tuple[Path, ...], folder: Path, out: Path, min_score: float, device: str, max_side: int
+    runs: tuple[Path, ...],
+    folder: Path,
+    ready: tuple[str, ...],
+    weights: str | None,
+    out: Path,
+    min_score: float,
+    device: str,
+    max_side: int,
 ) -> None:
     """Detect on a folder of photographs: json, csv, drawn pictures, a page.
 
     Several RUNs detect together. A photograph that cannot be read is named and skipped; the exit
     status is then 2.
     """
-    skipped = report_folder(load_detector(runs, device), folder, out, min_score, max_side)
+    detector = load_detector(_join_models(runs, ready), device, weights)
+    skipped = report_folder(detector, folder, out, min_score, max_side)
     sys.exit(2 if skipped else 0)
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with the package, ready to detect."""
+    show_models(describe_models())
+
+
+@app.command()
+@model_folder
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+def pack(run: Path, out: Path) -> None:
+    """Save RUN small, to hand on: without its trunk, whose weights are public, in half precision.
+
+    For a trunk with torchvision's ImageNet weights that was not tuned. Who loads it needs those
+    weights, downloaded or by --weights; other weights are refused.
+    """
+    check_new(out)
+    Detector.load(run, "cpu").pack(out)
+    print(f"{out}: packed, {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
 
 
 @app.command()
@@ -667,19 +721,27 @@ def _collect_settings(
     return read | dict(parse_setting(change) for change in changes) | given
 
 
-def _summarise_model(run: Path) -> dict[str, Any]:
+def _join_models(runs: tuple[Path, ...], ready: tuple[str, ...]) -> list[str | Path]:
+    """All models that detect together, folders first."""
+    if not runs and not ready:
+        raise click.UsageError("no model: give a RUN, or --model NAME")
+    return [*runs, *ready]
+
+
+def _summarise_model(model: str | Path) -> dict[str, Any]:
     """What of a model's configuration its results must be read with."""
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
+    text = (find_model(model) / "config.json").read_text(encoding="utf-8")
+    config = json.loads(text)["config"]
     names = ("extractor", "backbone", "weights", "scales", "feature")
-    return {"folder": str(run), **{name: config.get(name) for name in names}}
+    return {"folder": str(model), **{name: config.get(name) for name in names}}
 
 
-def _find_source(run: Path, detector: PhotoDetector, boxes: Path | None) -> WindowSource:
-    """Windows for evaluation: a file's, else the method's, kept beside the run where it can be."""
+def _find_source(model: str | Path, detector: PhotoDetector, boxes: Path | None) -> WindowSource:
+    """Windows for evaluation: a file's, else the method's, kept beside a run where it can be."""
     if boxes is not None:
         return read_windows(load_boxes(boxes), detector.config.max_windows)
-    writable = os.access(run, os.W_OK)
-    cache = ProposalCache(proposal_folder(run)) if writable else None
+    writable = isinstance(model, Path) and os.access(model, os.W_OK)
+    cache = ProposalCache(proposal_folder(Path(model))) if writable else None
     return search_windows(detector.proposal_settings, cache)
 
 

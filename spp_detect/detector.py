@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from torch import nn
 from data import DEFAULT_MAX_SIDE, DataError, PhotoLike, as_photo, find_photographs
 from eval import Detections
 from proposals import ProposalSettings, propose
-from spp_detect.backbones import build_backbone
+from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig
 from spp_detect.extractors import make_extractor
@@ -34,9 +35,13 @@ from spp_detect.model_folder import (
 )
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import prepare_photos, search_windows
+from spp_detect.public_trunk import MOST_DIFFERENCE, PublicTrunk
+from spp_detect.ready_models import find_model
 from spp_detect.watch import Watch, unwatched
 
 logger = logging.getLogger(__name__)
+
+PUBLIC_WEIGHTS = "imagenet"  # what a packed model's trunk is loaded from
 
 
 class PhotoDetector(ABC):
@@ -262,21 +267,28 @@ class Detector(PhotoDetector):
         self.proposal_settings = make_proposal_settings(config)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> Detector:
-        """Load a model folder.
+    def load(cls, model: str | Path, device: str = "auto", weights: str | None = None) -> Detector:
+        """Load a model folder, or a ready model by its name.
 
         Parameters
         ----------
-        folder : str or Path
-            Holds model.safetensors and config.json.
+        model : str or Path
+            A folder that holds model.safetensors and config.json, or a name that
+            `spp-detect models` lists, as "voc2007".
         device : str
             auto, cpu or cuda.
+        weights : str, optional
+            Of a packed model's trunk: "imagenet", torchvision's download, which is the default, or
+            a .safetensors or .pth file.
 
         Raises
         ------
         ModelError
             For a folder that is missing, incomplete, damaged, of another version, or whose
-            tensors have other shapes than its configuration asks for.
+            tensors have other shapes than its configuration asks for; for weights of another trunk
+            than the packed model's, or weights for a model that has its own.
+        WeightsError
+            For weights that cannot be had or read.
 
         Examples
         --------
@@ -284,7 +296,7 @@ class Detector(PhotoDetector):
         >>> detector.config.backbone
         'small5'
         """
-        folder = Path(folder)
+        folder = find_model(model)
         description = read_description(folder)
         config, classes = description.config, description.classes
         try:
@@ -296,8 +308,36 @@ class Detector(PhotoDetector):
         heads = Heads.empty(len(classes), extractor.length, fc.length if fc else extractor.length)
         first = FirstStage.empty(len(classes), extractor.length) if config.promising else None
         detector = cls(config, classes, extractor, heads, fc, first, description.training)
-        load_tensors(folder, detector._modules())
+        if description.public_trunk:
+            detector._load_packed(folder, weights or description.public_trunk)
+        elif weights:
+            raise ModelError(f"{folder}: has its own trunk; --weights is for packed models")
+        else:
+            load_tensors(folder, detector._modules())
         return detector
+
+    def pack(self, folder: str | Path) -> None:
+        """Save without the trunk, whose weights everyone can have, and in half precision.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A model folder to make, of a few MB; `load` finds the trunk's weights elsewhere and
+            checks them.
+
+        Raises
+        ------
+        ModelError
+            For a model whose trunk was tuned or never had public weights.
+        """
+        if self.training.train_from or self.config.weights == "none":
+            layer = self.training.train_from
+            own = f"was tuned from {layer}" if layer else "is its own"
+            raise ModelError(f"its trunk {own}: expected one with public weights to pack without")
+        modules = copy.deepcopy(self._heads()).half()
+        modules["public_trunk"] = PublicTrunk.of(self.extractor.backbone)
+        description = Description(self.config, self.training, self.classes, PUBLIC_WEIGHTS)
+        save_model(Path(folder), modules, description)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder, config.json last, so that it marks a whole model."""
@@ -404,17 +444,34 @@ class Detector(PhotoDetector):
                 self.config.regression_inclusive,
             )
 
-    def _modules(self) -> nn.Module:
+    def _modules(self) -> nn.ModuleDict:
         """All that is saved, under the names in the file."""
-        modules: dict[str, nn.Module] = {
-            "trunk": self.extractor.backbone.layers,
-            "heads": self.heads,
-        }
+        modules = self._heads()
+        modules["trunk"] = self.extractor.backbone.layers
+        return modules
+
+    def _heads(self) -> nn.ModuleDict:
+        """All that is saved but the trunk."""
+        modules: dict[str, nn.Module] = {"heads": self.heads}
         if self.fc is not None:
             modules["fc"] = self.fc
         if self.first is not None:
             modules["first"] = self.first
         return nn.ModuleDict(modules)
+
+    def _load_packed(self, folder: Path, weights: str) -> None:
+        """Load a packed model's heads from its folder and its trunk from weights; check both."""
+        backbone = self.extractor.backbone
+        load_weights(backbone, weights)
+        modules = self._heads()
+        modules["public_trunk"] = check = PublicTrunk.of(backbone)
+        load_tensors(folder, modules)
+        difference = check.differs(backbone)
+        if not difference <= MOST_DIFFERENCE:
+            raise ModelError(
+                f"{weights}: not the trunk of {folder}: its maps differ by {difference:.0%}, "
+                f"expected at most {MOST_DIFFERENCE:.0%}"
+            )
 
     def _change(
         self, config: Config, fc: FcLayers | None = None, first: FirstStage | None = None

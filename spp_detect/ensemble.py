@@ -47,13 +47,15 @@ class CombinedDetector(PhotoDetector):
         return [member.score(photo, windows) for member in self.members]
 
 
-def load_detector(folders: Sequence[Path], device: str = "auto") -> PhotoDetector:
-    """Load one model folder, or several to detect together.
+def load_detector(
+    models: Sequence[str | Path], device: str = "auto", weights: str | None = None
+) -> PhotoDetector:
+    """Load one model, or several to detect together; all as `Detector.load` does.
 
     Raises
     ------
     ModelError
-        For a folder that `Detector.load` refuses, or models of different classes.
+        For a model that `Detector.load` refuses, or models of different classes.
     """
-    detectors = [Detector.load(folder, device) for folder in folders]
+    detectors = [Detector.load(model, device, weights) for model in models]
     return detectors[0] if len(detectors) == 1 else CombinedDetector(detectors)

@@ -54,11 +54,15 @@ class Description:
         How it was trained, for the record.
     classes : tuple of str
         Names of the C classes.
+    public_trunk : str
+        Where a trunk's weights come from that are not in the folder, as "imagenet"; "" where they
+        are.
     """
 
     config: Config
     training: TrainingConfig
     classes: tuple[str, ...]
+    public_trunk: str = ""
 
 
 def save_model(folder: Path, modules: nn.Module, description: Description) -> None:
@@ -71,6 +75,8 @@ def save_model(folder: Path, modules: nn.Module, description: Description) -> No
         "config": to_mapping(description.config),
         "training": to_mapping(description.training),
     }
+    if description.public_trunk:
+        text["public_trunk"] = description.public_trunk
     write_json(folder / "config.json", text)
 
 
@@ -103,11 +109,12 @@ def read_description(folder: Path) -> Description:
         config = config_from_mapping(to_mapping(Config()) | model)
         trained = make_training_config(**to_mapping(TrainingConfig()) | BEFORE | training)
         classes = tuple(str(name) for name in text["classes"])
+        public_trunk = str(text.get("public_trunk", ""))
     except ModelError:
         raise
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ConfigError) as error:
         raise ModelError(f"{path}: not a model's description: {error}") from error
-    return Description(config, trained, classes)
+    return Description(config, trained, classes, public_trunk)
 
 
 def load_tensors(folder: Path, modules: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from eval import ErrorAnalysis, VocResult
 from proposals import Recall
+from spp_detect.ready_models import ReadyModel
 
 _CAUSES = {
     "localisation": "errors of localisation (corrected)",
@@ -39,6 +41,29 @@ def show_errors(analysis: ErrorAnalysis, count: int = 3) -> None:
     for cause in largest:
         gain = f"{100 * worth[cause]:+.1f} points of mAP"
         Console().print(f"without {_CAUSES[cause]}: {gain}", soft_wrap=True)
+
+
+def show_models(models: Sequence[ReadyModel]) -> None:
+    """Print what is known of the models that come with the package."""
+    table = Table(title="ready models")
+    table.add_column("name")
+    for heading in ("trunk", "classes", "mAP %", "measured on", "MB", "seconds a photograph"):
+        table.add_column(heading, justify="right")
+    for model in models:
+        table.add_row(
+            model.name,
+            model.backbone,
+            str(model.classes),
+            _percent(model.measured.get("mAP", math.nan)),
+            "{photographs} of {split}".format_map(model.measured) if model.measured else "–",
+            f"{model.size / 1e6:.1f}",
+            _seconds_each(model.measured),
+        )
+    Console().print(table)
+
+
+def _seconds_each(measured: dict[str, Any]) -> str:
+    return f"{measured['seconds'] / measured['photographs']:.2f}" if measured else "–"
 
 
 def show_recall(recall: Recall, what: str) -> None:

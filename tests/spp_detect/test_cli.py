@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from proposals import load_boxes
-from spp_detect import cli, files
+from spp_detect import cli, files, ready_models
 
 
 def run(capsys, monkeypatch, *arguments) -> tuple[int, str, str]:
@@ -342,3 +343,49 @@ def test_wrong_usage_is_status_2(spp, arguments):
     status, _, errors = spp(*arguments)
     assert status == 2
     assert "Error" in errors
+
+
+def test_a_packed_model_detects_with_weights_from_a_file(spp, small_model, photos, tmp_path):
+    weights, model = tmp_path / "public.safetensors", tmp_path / "run"
+    shutil.copytree(small_model, model)
+    tensors = load_file(model / "model.safetensors")
+    trunk = {
+        name.removeprefix("trunk."): tensor.contiguous()
+        for name, tensor in tensors.items()
+        if name.startswith("trunk.")
+    }
+    save_file(trunk, weights)
+    text = json.loads((model / "config.json").read_text())
+    text["config"]["weights"] = weights.name
+    (model / "config.json").write_text(json.dumps(text))
+
+    packed = tmp_path / "packed"
+    status, said, _ = spp("pack", model, "--out", packed)
+    assert status == 0 and "MB" in said
+    assert spp("pack", model, "--out", packed)[0] == 2  # it stands already
+    out = tmp_path / "found"
+    assert spp("detect", packed, photos, "--weights", weights, "--out", out)[0] == 0
+    assert len(json.loads((out / "detections.json").read_text())) > 0
+    assert "torchvision has none" in error_line(spp("detect", packed, photos, "--out", out))
+    absent = tmp_path / "absent.pth"
+    line = error_line(spp("detect", packed, photos, "--weights", absent, "--out", out))
+    assert str(absent) in line
+
+
+def test_no_model_is_told(spp, photos, tmp_path):
+    status, _, errors = spp("detect", photos, "--out", tmp_path / "found")
+    assert status == 2 and "--model NAME" in errors
+
+
+def test_ready_models_are_listed(spp, monkeypatch, tmp_path):
+    folder = tmp_path / "animals"
+    folder.mkdir()
+    text = {"classes": ["cat", "dog"], "config": {"backbone": "resnet18"}}
+    (folder / "config.json").write_text(json.dumps(text))
+    measured = {"mAP": 0.543, "photographs": 200, "split": "test", "seconds": 50.0}
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(ready_models, "FOLDER", tmp_path)
+    status, table, _ = spp("models")
+    assert status == 0
+    for cell in ("animals", "resnet18", "2", "54.3", "200 of test", "0.25"):
+        assert cell in table

@@ -1,0 +1,181 @@
+"""Models that go without their trunk, and those that come with the package."""
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data import read_photo
+from spp_detect import ready_models
+from spp_detect.backbones import WeightsError, build_backbone
+from spp_detect.config import TrainingConfig
+from spp_detect.detector import Detector
+from spp_detect.model_folder import ModelError
+from spp_detect.public_trunk import PublicTrunk, draw_pattern
+
+
+@pytest.fixture(scope="module")
+def detector(small_detector) -> Detector:
+    """The small model, as if its trunk were a public one."""
+    config = dataclasses.replace(small_detector.config, weights="public.safetensors")
+    parts = small_detector.classes, small_detector.extractor, small_detector.heads
+    return Detector(config, *parts)
+
+
+@pytest.fixture(scope="module")
+def weights(small_detector, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "public.safetensors"
+    state = small_detector.extractor.backbone.layers.state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return str(path)
+
+
+@pytest.fixture()
+def packed(detector, tmp_path):
+    detector.pack(tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+@pytest.fixture(scope="module")
+def photo(small_set):
+    return read_photo(small_set.photographs[0].path)
+
+
+def test_a_packed_model_detects_nearly_the_same(detector, packed, weights, photo):
+    again = Detector.load(packed, "cpu", weights)
+    assert (again.config, again.classes) == (detector.config, detector.classes)
+    whole, half = detector.detect(photo), again.detect(photo)
+    windows = np.array([[10, 20, 70, 90], [90, 30, 150, 110]], np.float32)
+    ours, theirs = again.score(photo, windows), detector.score(photo, windows)
+    torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=5e-3)
+    assert len(whole) and abs(len(whole) - len(half)) <= 0.05 * len(whole) + 1
+    np.testing.assert_allclose(whole[0].box, half[0].box, atol=0.5)
+
+
+def test_it_holds_no_trunk_and_half_precision(packed):
+    tensors = load_file(packed / "model.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {"heads", "public_trunk"}
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert json.loads((packed / "config.json").read_text())["public_trunk"] == "imagenet"
+
+
+def test_packing_leaves_the_detector_as_it_was(detector, tmp_path):
+    detector.pack(tmp_path)
+    assert detector.heads.svm_coef.dtype == torch.float32
+
+
+def test_a_packed_model_saved_is_whole_again(packed, weights, photo, tmp_path):
+    again = Detector.load(packed, "cpu", weights)
+    again.save(tmp_path / "whole")
+    assert Detector.load(tmp_path / "whole", "cpu").detect(photo) == again.detect(photo)
+
+
+def test_another_trunk_is_refused(packed, tmp_path):
+    torch.manual_seed(1)
+    other = tmp_path / "other.safetensors"
+    save_file(build_backbone("small5").layers.state_dict(), other)
+    with pytest.raises(ModelError) as error:
+        Detector.load(packed, "cpu", str(other))
+    assert str(error.value).startswith(f"{other}: not the trunk of {packed}: its maps differ by ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("change", "refused"), [(1.001, False), (1.1, True)])
+def test_rounding_is_let_through_and_a_change_of_one_layer_is_not(
+    packed, weights, tmp_path, change, refused
+):
+    tensors = load_file(weights)
+    tensors["conv4.0.weight"] *= change
+    tensors["conv4.1.running_var"] /= 4 if refused else 1
+    save_file(tensors, tmp_path / "changed.safetensors")
+    if refused:
+        with pytest.raises(ModelError, match="not the trunk"):
+            Detector.load(packed, "cpu", str(tmp_path / "changed.safetensors"))
+    else:
+        Detector.load(packed, "cpu", str(tmp_path / "changed.safetensors"))
+
+
+def test_weights_that_are_not_there(packed):
+    with pytest.raises(WeightsError, match="torchvision has none for small5"):
+        Detector.load(packed, "cpu")
+
+
+def test_a_whole_model_takes_no_weights(small_model, weights):
+    with pytest.raises(ModelError, match="has its own trunk"):
+        Detector.load(small_model, "cpu", weights)
+
+
+def test_own_trunks_are_not_packed(small_detector, detector, tmp_path):
+    with pytest.raises(ModelError, match="trunk is its own"):
+        small_detector.pack(tmp_path)
+    tuned = Detector(
+        detector.config,
+        detector.classes,
+        detector.extractor,
+        detector.heads,
+        training=TrainingConfig(train_from="conv5", finetune_iterations=1),
+    )
+    with pytest.raises(ModelError, match="tuned from conv5"):
+        tuned.pack(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_pattern_stays_as_it_is():
+    """Models in the world hold what their trunks make of it."""
+    pattern = draw_pattern()
+    assert (pattern.shape, pattern.dtype) == ((96, 96, 3), np.uint8)
+    digest = hashlib.sha256(np.ascontiguousarray(pattern).tobytes()).hexdigest()
+    assert digest == "fb69c5c1120f877252324501e19faf8759679b288ce783f0e2587780da2f5592"
+
+
+def test_folded_batch_norms_are_the_same_trunk():
+    """torchvision's weights and ours, whose batch norms are folded, compute the same."""
+    torch.manual_seed(0)
+    whole, folded = build_backbone("small5"), build_backbone("small5")
+    for module in whole.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    state = dict(whole.layers.state_dict())
+    for i in range(1, 6):
+        scale = state[f"conv{i}.1.weight"] / (state[f"conv{i}.1.running_var"] + 1e-5).sqrt()
+        state[f"conv{i}.0.weight"] = state[f"conv{i}.0.weight"] * scale[:, None, None, None]
+        state[f"conv{i}.1.bias"] = (
+            state[f"conv{i}.1.bias"] - state[f"conv{i}.1.running_mean"] * scale
+        )
+        state[f"conv{i}.1.weight"] = torch.ones_like(scale)
+        state[f"conv{i}.1.running_mean"] = torch.zeros_like(scale)
+        state[f"conv{i}.1.running_var"] = torch.ones_like(scale) - 1e-5
+    folded.layers.load_state_dict(state)
+    assert PublicTrunk.of(whole).differs(folded) < 1e-3
+
+
+@pytest.fixture()
+def animals(packed, monkeypatch):
+    """A ready model "animals" of the package."""
+    packed.rename(packed.parent / "animals")
+    monkeypatch.setattr(ready_models, "FOLDER", packed.parent)
+    return packed.parent / "animals"
+
+
+def test_a_ready_model_is_loaded_by_its_name(animals, weights, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Detector.load("animals", "cpu", weights).classes
+    (tmp_path / "elsewhere" / "animals").mkdir()  # a folder of that name is what was meant
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        Detector.load("animals", "cpu", weights)
+    with pytest.raises(ModelError, match="plants: no such model folder"):
+        Detector.load("plants", "cpu", weights)
+
+
+def test_ready_models_are_described(animals):
+    (one,) = ready_models.describe_models()
+    assert (one.name, one.backbone, one.measured) == ("animals", "small5", {})
+    assert one.size == sum(path.stat().st_size for path in animals.iterdir())
+    (animals / "metrics.json").write_text('{"mAP": 0.5}')
+    assert ready_models.describe_models()[0].measured == {"mAP": 0.5}
