@@ -5,7 +5,7 @@ from __future__ import annotations
 from data.dataset import check_photographs, is_labelled, open_dataset
 from data.errors import DataError
 from data.folder import find_photographs
-from data.labels import LabelledSet, Labels, Photograph
+from data.labels import LabelledSet, Labels, Photograph, join_sets
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.synthetic import SYNTHETIC_CLASSES, make_synthetic_set
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_photographs",
     "find_photographs",
     "is_labelled",
+    "join_sets",
     "make_synthetic_set",
     "open_dataset",
     "photo_size",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +101,46 @@ class LabelledSet:
 
     def __iter__(self) -> Iterator[Photograph]:
         return iter(self.photographs)
+
+
+def join_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """Join labelled sets into one, as VOC 2007 and 2012 are for "07+12".
+
+    Parameters
+    ----------
+    sets : sequence of LabelledSet
+        At least one; of the same classes in the same order, no name in two of them.
+
+    Returns
+    -------
+    LabelledSet
+        All photographs, set after set; root and split are the first's.
+
+    Raises
+    ------
+    DataError
+        For other classes than the first's, or a name that stands in two sets.
+
+    Examples
+    --------
+    >>> no_labels = Labels(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool))
+    >>> dog, cat = (Photograph(name, Path(name), 9, 9, no_labels) for name in ("dog", "cat"))
+    >>> one, other = (LabelledSet(Path("pets"), "train", ("pet",), (own,)) for own in (dog, cat))
+    >>> [photograph.name for photograph in join_sets([one, other])]
+    ['dog', 'cat']
+    """
+    first, homes = sets[0], dict[str, Path]()
+    for one in sets:
+        if one.classes != first.classes:
+            expected = f"expected those of {first.root}: {shorten([*first.classes])}"
+            raise problem(one.root, f"has the classes {shorten([*one.classes])}; {expected}")
+        for photograph in one:
+            if photograph.name in homes:
+                other = homes[photograph.name]
+                raise problem(photograph.path, f"{other} has the same name; expected each once")
+            homes[photograph.name] = photograph.path
+    joined = tuple(photograph for one in sets for photograph in one)
+    return replace(first, photographs=joined)
 
 
 class LabelledObject(NamedTuple):

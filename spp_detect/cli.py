@@ -16,7 +16,14 @@ import click
 from click.core import ParameterSource
 
 from bbox_regression import RegressionError
-from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, check_photographs, open_dataset
+from data import (
+    DEFAULT_MAX_SIDE,
+    DataError,
+    LabelledSet,
+    check_photographs,
+    join_sets,
+    open_dataset,
+)
 from eval import (
     ErrorAnalysis,
     EvalError,
@@ -203,7 +210,7 @@ def download(name: str, to: Path) -> None:
 
 
 @app.command()
-@labelled_data
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=path_type)
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @click.option("--split", default=RunOptions.split, help="Split of DATA.")
 @weights_option
@@ -247,7 +254,7 @@ def download(name: str, to: Path) -> None:
 @click.pass_context
 def train(
     context: click.Context,
-    data: Path,
+    data: tuple[Path, ...],
     out: Path,
     resume: bool,
     device: str,
@@ -259,8 +266,8 @@ def train(
 ) -> None:
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
-    DATA is a VOC folder, a COCO .json file or a YOLO folder. Constants that are not given are the
-    preset's; the options for them are short for --set KEY=VALUE.
+    DATA is a VOC folder, a COCO .json file or a YOLO folder; several are joined. Constants that are
+    not given are the preset's; the options for them are short for --set KEY=VALUE.
     """
     named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
@@ -277,7 +284,7 @@ def train(
         return
     classes = asked.classes.split(",") if asked.classes else None
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
-    dataset = _open_checked(data, asked.split, classes, max_side)
+    dataset = join_sets([_open_checked(one, asked.split, classes, max_side) for one in data])
     assemble_run(out, dataset, asked, resources).train()
     print(f"{out}: trained on {len(dataset)} photographs")
 

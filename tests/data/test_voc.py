@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError, check_photographs, open_dataset
+from data import (
+    SYNTHETIC_CLASSES,
+    DataError,
+    check_photographs,
+    join_sets,
+    make_synthetic_set,
+    open_dataset,
+)
 
 BOX = {"xmin": "11", "ymin": "21", "xmax": "40", "ymax": "60"}
 
@@ -274,3 +281,27 @@ def test_what_is_no_set(tmp_path):
     assert "VOC folder" in text and "COCO" in text and "YOLO" in text
     (tmp_path / "notes.txt").write_text("x")
     assert "not a labelled set" in refusal(tmp_path / "notes.txt")
+
+
+def test_sets_are_joined_in_their_order(tmp_path):
+    root = make_synthetic_set(tmp_path / "voc", train=3, val=2, test=1, seed=0)
+    train, val, both = (
+        open_dataset(root, split, SYNTHETIC_CLASSES) for split in ("train", "val", "trainval")
+    )
+    joined = join_sets([val, train])
+    assert [one.name for one in joined] == [one.name for one in (*val, *train)]
+    assert {one.name for one in joined} == {one.name for one in both}
+    by_name = {one.name: one for one in both}
+    for one in joined:
+        np.testing.assert_array_equal(one.labels.boxes, by_name[one.name].labels.boxes)
+    assert join_sets([train]) == train
+
+
+def test_sets_that_do_not_fit_are_not_joined(tmp_path):
+    root = make_synthetic_set(tmp_path / "voc", train=2, val=2, test=1, seed=0)
+    train, val = (open_dataset(root, split, SYNTHETIC_CLASSES) for split in ("train", "val"))
+    with pytest.raises(DataError, match="same name"):
+        join_sets([train, val, train])
+    other = dataclasses.replace(val, classes=tuple(reversed(val.classes)))
+    with pytest.raises(DataError, match="has the classes"):
+        join_sets([train, other])

@@ -389,3 +389,23 @@ def test_ready_models_are_listed(spp, monkeypatch, tmp_path):
     assert status == 0
     for cell in ("animals", "resnet18", "2", "54.3", "200 of test", "0.25"):
         assert cell in table
+
+
+def rename_photographs(voc, prefix):
+    """Give every photograph of a VOC folder a name of its own year."""
+    for folder in ("JPEGImages", "Annotations"):
+        for path in (voc / folder).iterdir():
+            path.rename(path.with_name(prefix + path.name))
+    for path in (voc / "ImageSets" / "Main").iterdir():
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{prefix}{line}\n" for line in lines))
+
+
+def test_two_sets_are_joined(spp, small_voc, voc, tmp_path):
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160", "--split", "train")
+    both = (small_voc, voc, "--out", tmp_path / "run", *options)
+    line = error_line(spp("train", *both))
+    assert str(voc) in line and str(small_voc) in line and "same name" in line
+    rename_photographs(voc, "2012_")
+    status, said, _ = spp("train", *both)
+    assert status == 0 and "trained on 28 photographs" in said
