@@ -19,7 +19,8 @@ class RidgeSums:
     matrix of D + 1 columns is kept, float64, with fewer than 1,024 rows waiting to be added.
     So at most ``max(4 D², 8 (D + 1)² + 4096 D)`` bytes are held between calls: at D = 12,800
     0.66 GB up to D rows, 1.4 GB beyond. At the worst moment, when D rows are added to the Gram
-    matrix or solved, it is ``12 D²`` and some blocks of 1,024 rows: 2.2 GB.
+    matrix or solved, it is ``12 D²`` and some blocks of 1,024 rows: 2.2 GB. The time grows with the
+    square of the number of rows up to D, and with their number from there on.
 
     Parameters
     ----------
