@@ -191,6 +191,13 @@ class HardNegativeMiner:
         """How many negatives each class holds."""
         return [len(keys) for keys in self._held]
 
+    def holds(self, keys: Keys) -> NDArray[np.bool_]:
+        """Return which keys any class holds, bool ``(M,)``."""
+        held = np.zeros(len(keys), bool)
+        for own in self._held:
+            held |= np.isin(keys, own)
+        return held
+
     def state(self) -> MinerState:
         """Return what `restore` needs, copied."""
         return MinerState(

@@ -17,10 +17,11 @@ from spp_detect.files import write_tensors
 from spp_detect.progress import track
 from spp_detect.threads import get_threads
 from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.negatives import NegativesFile
 from spp_detect.training.positives import PositivesFile
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
-from spp_detect.training.windows import make_keys, split_keys
+from spp_detect.training.windows import Rows, make_keys, split_keys
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
@@ -69,6 +70,9 @@ class TrainSvms(Stage[Svms]):
         self.leaves = (work / "svms.safetensors",)
         self.checkpoint = work / "mining.safetensors"
         self.positives = work / "positives.npy"
+        self.negatives = NegativesFile(work, cache.extractor.length)
+        # The photograph that is mined now, where its maps are not kept: index, rows, features.
+        self._mined: tuple[int, Rows, torch.Tensor] | None = None
         self.dataset = dataset
         self.photographs = photographs
         self.cache = cache
@@ -82,6 +86,7 @@ class TrainSvms(Stage[Svms]):
         coef, intercept = map(torch.from_numpy, self._mine())
         write_tensors(self.leaves[0], {"coef": coef, "intercept": intercept})
         self.positives.unlink(missing_ok=True)
+        self.negatives.remove()
 
     def load(self) -> Svms:
         """Read the SVMs."""
@@ -110,8 +115,7 @@ class TrainSvms(Stage[Svms]):
         """Pool windows of increasing keys again, rounded as the positives are, into (M, D)."""
         start = 0
         for i, rows in split_keys(keys):
-            pooled = self.cache.pool(i, rows)
-            described = self._apply_fc(pooled.features)[pooled.inverse]
+            described = self._apply_fc(self._find_features(i, rows))
             torch.from_numpy(out[start : start + len(rows)]).copy_(described.half())
             start += len(rows)
 
@@ -177,8 +181,26 @@ class TrainSvms(Stage[Svms]):
             self.config.training.negative_iou,
             self.config.training.negative_overlap,
         )
-        keys = make_keys(index, rows[pooled.first])
+        distinct = rows[pooled.first]
+        keys = make_keys(index, distinct)
+        if not self.cache.has(index):
+            self._mined = index, distinct, pooled.features
         miner.mine(self._apply_fc(pooled.features).float().cpu().numpy(), negative, keys)
+        if self._mined is not None:
+            held = miner.holds(keys)
+            self.negatives.add(index, distinct[held], pooled.features[held].half().cpu().numpy())
+            self._mined = None
+
+    def _find_features(self, index: int, rows: Rows) -> torch.Tensor:
+        """Find pooled windows of a photograph: kept ones, or pooled again from kept maps."""
+        if self._mined is not None and self._mined[0] == index:
+            _, own, features = self._mined
+            return features[np.searchsorted(own, rows)]
+        if index in self.negatives:
+            features = torch.from_numpy(self.negatives.read(index, rows))
+            return features.to(self.cache.extractor.device)
+        pooled = self.cache.pool(index, rows)
+        return pooled.features[pooled.inverse]
 
     def _apply_fc(self, features: torch.Tensor) -> torch.Tensor:
         return apply_fc(self.fc, features, self.config.model.precision)
@@ -189,9 +211,20 @@ class TrainSvms(Stage[Svms]):
             return 0
         tensors = {name: tensor.numpy() for name, tensor in load_file(self.checkpoint).items()}
         step = int(tensors.pop("step")[0])
+        if "stored" in tensors:  # states of earlier versions have none
+            stored, generation = tensors.pop("stored"), tensors.pop("generation")
+            self.negatives.restore(stored, int(generation[0]))
         miner.restore(MinerState(**tensors))
         return step
 
     def _save(self, miner: HardNegativeMiner, step: int) -> None:
-        state = {name: torch.from_numpy(array) for name, array in miner.state()._asdict().items()}
-        write_tensors(self.checkpoint, state | {"step": torch.tensor([step])})
+        state = miner.state()
+        self.negatives.compact(state.keys)
+        numbers = {"step": [step], "generation": [self.negatives.generation]}
+        arrays = state._asdict() | {"stored": self.negatives.keys}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_tensors(
+            self.checkpoint,
+            tensors | {name: torch.tensor(number) for name, number in numbers.items()},
+        )
+        self.negatives.remove_old()

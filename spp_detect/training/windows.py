@@ -98,12 +98,13 @@ def make_keys(index: int, rows: Rows) -> Rows:
 
 
 def split_keys(keys: Rows) -> list[tuple[int, Rows]]:
-    """Split increasing keys by photograph: its index and the rows."""
+    """Split keys that stand photograph by photograph: each one's index and the rows."""
     if not len(keys):
         return []
-    photographs, starts = np.unique(keys >> ROW_BITS, return_index=True)
-    rows = np.split(keys & ((1 << ROW_BITS) - 1), starts[1:])
-    return list(zip(photographs.tolist(), rows, strict=True))
+    photographs = keys >> ROW_BITS
+    starts = np.flatnonzero(np.diff(photographs)) + 1
+    rows = np.split(keys & ((1 << ROW_BITS) - 1), starts)
+    return list(zip(photographs[np.r_[0, starts]].tolist(), rows, strict=True))
 
 
 def mirror_windows(windows: Windows, width: int) -> Windows:
