@@ -40,9 +40,9 @@ def time_stages(detector: Detector, path: Path) -> list[float]:
         photo = read_photo(path)
     with clock("proposals"):
         windows = propose(photo, detector.proposal_settings)
-    scored = detector.score(photo, windows, clock)
+    scored = detector.score_passes(photo, windows, detector.config.passes, clock)
     with clock("classification"):
-        select_detections([scored], detector.config)
+        select_detections(scored, detector.config)
     return [sum(clock.seconds[stage] for stage in stages) for stages in STAGES.values()]
 
 

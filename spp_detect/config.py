@@ -97,9 +97,12 @@ class Config:
     score_threshold: float = -1.5
     nms_iou: float = 0.3
     max_detections: int = 100  # per class and photograph
-    # After the regression, windows that score above vote_score and overlap a box by vote_iou vote
-    # on it. The best on val; the paper and the release have no vote.
-    vote_iou: float | None = 0.45
+    # Windows that score above vote_score are moved by the regression, pooled and scored again, so
+    # many times less one; with 1 pass, as the paper and the release, boxes are moved only at last.
+    passes: int = 3
+    # Windows that score above vote_score and overlap a box by vote_iou vote on it. The best on val;
+    # the paper and the release have no vote.
+    vote_iou: float | None = 0.5
     vote_score: float = -1.0
 
     seed: int = 0  # of the order of windows and, in training, of all chance
@@ -250,7 +253,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "finetune_decay": (0, _HUGE),
     "fc8_bias_rate": (0, _HUGE),
     "fc8_background_bias": (-_HUGE, _HUGE),
-    **dict.fromkeys(("retrain_after", "max_detections"), (1, _HUGE)),
+    **dict.fromkeys(("retrain_after", "max_detections", "passes"), (1, _HUGE)),
     **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
     **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),
     **dict.fromkeys(("negative_iou", "negative_overlap"), (_TINY, 1)),
@@ -279,6 +282,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "finetune_shares": (5 / 6, 1 / 6),
         "mirror_positives": False,
         "regression_lambda": 1000.0,
+        "passes": 1,
         "vote_iou": None,
     },
     "release": {
@@ -305,6 +309,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "regression_inclusive": True,
         "regression_strict": True,
         "regression_lambda": 4000.0,
+        "passes": 1,
         "vote_iou": None,
     },
 }

@@ -23,7 +23,7 @@ from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, apply_fc, build_fc
-from spp_detect.features import Extractor, WindowFeatures, choose_device
+from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device
 from spp_detect.heads import Heads
 from spp_detect.kernels.product import multiply_rows
 from spp_detect.model_folder import (
@@ -62,10 +62,14 @@ class PhotoDetector(ABC):
     proposal_settings: ProposalSettings
 
     @abstractmethod
-    def score_by_model(
-        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    def score_passes(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32], passes: int
     ) -> list[ScoredWindows]:
-        """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by each model."""
+        """Score windows, float32 (N, 4), of a photograph, uint8 (H, W, 3), by each model.
+
+        In each pass after the first, windows that are promising for a class are moved by its
+        regression, pooled and scored again, as in MR-CNN.
+        """
 
     @overload
     def detect(
@@ -110,7 +114,8 @@ class PhotoDetector(ABC):
         bgr : bool
             Whether arrays are blue, green, red, as OpenCV reads files, and not RGB.
         regress : bool
-            Whether boxes are moved by the box regression, as in the paper's "bb" rows.
+            Whether boxes are moved by the box regression, as in the paper's "bb" rows, and scored
+            again where they lie then, `config.passes` less one times.
         vote : bool
             Whether the moved windows around a box then vote on it, where configured.
 
@@ -160,7 +165,7 @@ class PhotoDetector(ABC):
         if windows is None:
             windows = propose(photo, self.proposal_settings)
         windows = np.asarray(windows, np.float32).reshape(-1, 4)
-        scored = self.score_by_model(photo, windows)
+        scored = self.score_passes(photo, windows, self.config.passes if regress else 1)
         return select_detections(scored, self.config, regress=regress, vote=vote)
 
     def detect_folder(
@@ -394,11 +399,47 @@ class Detector(PhotoDetector):
         """Make the same cascade with another number of promising windows; 0 for all."""
         return self._change(dataclasses.replace(self.config, promising=promising))
 
-    def score_by_model(
-        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    def score_passes(
+        self,
+        photo: NDArray[np.uint8],
+        windows: NDArray[np.float32],
+        passes: int,
+        watch: Watch = unwatched,
     ) -> list[ScoredWindows]:
-        """Score windows by this one model; see `PhotoDetector.score_by_model`."""
-        return [self.score(photo, windows)]
+        """Score windows by this one model; see `PhotoDetector.score_passes`."""
+        features = self.extractor.compute_maps(photo, watch)
+        first = self.score_pooled(features.pool(windows, watch), watch)
+        return [first, *self.score_moved(features, first, passes - 1, watch)]
+
+    def score_moved(
+        self, features: PhotoFeatures, first: ScoredWindows, count: int, watch: Watch = unwatched
+    ) -> Iterator[ScoredWindows]:
+        """Move windows that are promising for a class and score them there, so many times.
+
+        Parameters
+        ----------
+        features : PhotoFeatures
+            Of the photograph.
+        first : ScoredWindows
+            Its proposed windows.
+        count : int
+            How often they are moved.
+        watch : Watch
+            As of `score`.
+
+        Yields
+        ------
+        ScoredWindows
+            The moved windows, each with the score of one class only.
+        """
+        scored = first
+        rows, classes = first.find_promising(self.config.vote_score, self.config.max_windows)
+        for _ in range(count if len(rows) else 0):
+            with watch("classification"):
+                moved = scored.move(rows, classes)
+            scored = self._score_all(features.pool(moved, watch), watch).restrict(classes)
+            rows = np.arange(len(classes))
+            yield scored
 
     def score(
         self, photo: NDArray[np.uint8], windows: NDArray[np.float32], watch: Watch = unwatched
@@ -425,9 +466,15 @@ class Detector(PhotoDetector):
     @torch.inference_mode()
     def score_pooled(self, pooled: WindowFeatures, watch: Watch = unwatched) -> ScoredWindows:
         """Score pooled windows, the second half of `score`."""
-        with watch("fc"):
-            if self.first is not None and self.config.promising:
+        if self.first is not None and self.config.promising:
+            with watch("fc"):
                 pooled = self.first.choose(pooled, self.config.promising)
+        return self._score_all(pooled, watch)
+
+    @torch.inference_mode()
+    def _score_all(self, pooled: WindowFeatures, watch: Watch) -> ScoredWindows:
+        """Score pooled windows whose order and number stay."""
+        with watch("fc"):
             described = apply_fc(self.fc, pooled.features, self.config.precision)
         with watch("classification"):
             device = self.extractor.device

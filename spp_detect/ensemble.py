@@ -40,11 +40,12 @@ class CombinedDetector(PhotoDetector):
         self.classes = first.classes
         self.proposal_settings = first.proposal_settings
 
-    def score_by_model(
-        self, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    def score_passes(
+        self, photo: NDArray[np.uint8], windows: NDArray[np.float32], passes: int
     ) -> list[ScoredWindows]:
-        """Score windows by each member; see `PhotoDetector.score_by_model`."""
-        return [member.score(photo, windows) for member in self.members]
+        """Score windows by each member; see `PhotoDetector.score_passes`."""
+        scored = (member.score_passes(photo, windows, passes) for member in self.members)
+        return [one for own in scored for one in own]
 
 
 def load_detector(

@@ -24,7 +24,9 @@ from spp_detect.config import (
 from spp_detect.files import write_json, write_tensors
 
 MODEL_FORMAT = "spp-detect model"
-BEFORE = {"finetune_sampling": "photographs"}  # what was done when there was no such constant
+# What was done when there was no such constant, of a model and of its training.
+BEFORE = {"passes": 1}
+TRAINING_BEFORE = {"finetune_sampling": "photographs"}
 MODEL_VERSION = 2  # 1 held the training's constants among the model's
 
 
@@ -104,10 +106,10 @@ def read_description(folder: Path) -> Description:
                 f"{path}: model version {text.get('version')}, expected {MODEL_VERSION}"
             )
         model, training = split_values(text["config"] | text.get("training", {}))
-        # A key that the file lacks is younger than it: its default, with one exception, is what was
-        # done before.
-        config = config_from_mapping(to_mapping(Config()) | model)
-        trained = make_training_config(**to_mapping(TrainingConfig()) | BEFORE | training)
+        # A key that the file lacks is younger than it: its default, with these exceptions, is what
+        # was done before.
+        config = config_from_mapping(to_mapping(Config()) | BEFORE | model)
+        trained = make_training_config(**to_mapping(TrainingConfig()) | TRAINING_BEFORE | training)
         classes = tuple(str(name) for name in text["classes"])
         public_trunk = str(text.get("public_trunk", ""))
     except ModelError:

@@ -1,13 +1,13 @@
 """From scored windows to detections: threshold, NMS, box regression, NMS (section 4.1).
 
-After the paper: a vote on each box among the moved windows around it, as in MR-CNN (Gidaris,
-Komodakis, arXiv 1505.01749).
+After the paper: windows that are moved and scored again, and a vote on each box among those around
+it, both as in MR-CNN (Gidaris, Komodakis, arXiv 1505.01749).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -66,6 +66,29 @@ class ScoredWindows:
         )
         return moved
 
+    def find_promising(
+        self, least: float, most: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the windows that score above `least` for a class, the `most` best of all classes.
+
+        Returns
+        -------
+        rows, classes : int64 (n,)
+            Class by class; a window stands there once for each class.
+        """
+        scores = self.scores.T.contiguous().cpu().numpy()
+        classes, rows = np.nonzero(scores > least)
+        if len(rows) > most:
+            best = np.sort(np.argsort(-scores[classes, rows], kind="stable")[:most])
+            classes, rows = classes[best], rows[best]
+        return rows, classes
+
+    def restrict(self, classes: NDArray[np.int64]) -> ScoredWindows:
+        """Leave each window the score of one class, int64 (N,), and minus infinity for others."""
+        own = torch.from_numpy(classes)[:, None].to(self.scores.device)
+        scores = torch.full_like(self.scores, -torch.inf)
+        return replace(self, scores=scores.scatter(1, own, self.scores.gather(1, own)))
+
 
 @torch.inference_mode()
 def select_detections(
@@ -76,11 +99,12 @@ def select_detections(
     Parameters
     ----------
     scored : sequence of ScoredWindows
-        Each model's scores of a photograph's windows.
+        Each model's scores of a photograph's windows, in each pass.
     config : Config
         The constants of test time.
     regress : bool
-        Whether each box is moved by its model's regression; NMS comes again after it.
+        Whether each box is moved by its model's regression and NMS comes again after it. Only done
+        where `config.passes` is 1: after more the moved windows are among those that were scored.
     vote : bool
         Whether the moved windows around a box then vote on it, where `config.vote_iou` is given.
 
@@ -94,19 +118,21 @@ def select_detections(
     scores = torch.cat([one.scores for one in scored]).T.contiguous().cpu().numpy()
     limits = config.score_threshold, config.nms_iou, config.max_detections
     kept = [suppress(boxes, own, *limits) for own in scores]
-    if not regress:
-        return _join([(boxes[rows], own[rows]) for rows, own in zip(kept, scores, strict=True)])
-    voting = vote and config.vote_iou is not None
+    move = regress and config.passes == 1
+    voting = regress and vote and config.vote_iou is not None
     voters = [np.flatnonzero(own > config.vote_score) if voting else NO_ROWS for own in scores]
-    moved = _move(scored, [*kept, *voters])
+    chosen = [*kept, *voters]
+    placed = _move(scored, chosen) if move else [boxes[rows].astype(np.float32) for rows in chosen]
     found = []
     for c, own in enumerate(scores):
-        again = suppress(moved[c].astype(np.float64), own[kept[c]], *limits)
-        chosen = moved[c][again]
+        best, its_scores = placed[c], own[kept[c]]
+        if move:
+            again = suppress(best.astype(np.float64), its_scores, *limits)
+            best, its_scores = best[again], its_scores[again]
         if voting:
             weights = own[voters[c]] - config.vote_score
-            chosen = vote_on_boxes(chosen, moved[len(scores) + c], weights, config.vote_iou)
-        found.append((chosen, own[kept[c]][again]))
+            best = vote_on_boxes(best, placed[len(scores) + c], weights, config.vote_iou)
+        found.append((best, its_scores))
     return _join(found)
 
 

@@ -41,10 +41,12 @@ def measure_counts(
     found: dict[int, list[Detections]] = {count: [] for count in detectors}
     source = search_windows(cascade.proposal_settings)
     for photo, windows in prepare_dataset(dataset, source, max_side):
-        pooled = cascade.pool(photo, windows)
+        features = cascade.extractor.compute_maps(photo)
+        pooled = features.pool(windows)
         for count, detector in detectors.items():
-            scored = detector.score_pooled(pooled)
-            found[count].append(select_detections([scored], cascade.config))
+            first = detector.score_pooled(pooled)
+            moved = detector.score_moved(features, first, cascade.config.passes - 1)
+            found[count].append(select_detections([first, *moved], cascade.config))
     return {count: measure(one, dataset)[0].mean_ap for count, one in found.items()}
 
 

@@ -57,7 +57,7 @@ class TablePlan:
         Photographs with the same classes.
     config : RunConfig
         The constants, iterations of the fine-tuning among them; scales, feature and extractor are
-        those of each cell.
+        those of each cell, and windows are scored in one pass, as the paper's.
     scales : pair of tuples of int
         Short sides in pixels, of the columns with one scale and of those with several.
     columns : tuple of str
@@ -194,6 +194,7 @@ class TableMaker:
                 plan.config.model,
                 max_windows=plan.rcnn_windows if rcnn else plan.config.model.max_windows,
                 scales=plan.scales[column == "5 scales"],
+                passes=1,
                 extractor="rcnn" if rcnn else "spp",
                 feature=model.removeprefix("ft"),
             ),

@@ -167,19 +167,23 @@ def run_benchmark(
 def make_contenders(
     detector: Detector, rcnn: Detector, settings: BenchmarkSettings
 ) -> dict[str, Detector]:
-    """Make SPP-net at one scale and at several, and R-CNN, of the same trunk."""
+    """Make SPP-net at one scale and at several, and R-CNN, of the same trunk.
+
+    All score windows in one pass, as the paper's.
+    """
     _check_comparable(detector, rcnn)
     if len(settings.scales) < 2:
         raise BenchmarkError(f"scales {settings.scales}: expected at least two")
     contenders = {}
     for scales in ((settings.single_scale,), settings.scales):
-        config = dataclasses.replace(detector.config, scales=scales)
+        config = dataclasses.replace(detector.config, scales=scales, passes=1)
         extractor = SppExtractor(detector.extractor.backbone, config, detector.extractor.device)
         name = f"SPP-net, {len(scales)} scale{'s' if len(scales) > 1 else ''}"
         parts = detector.classes, extractor, detector.heads, detector.fc, detector.first
         contenders[name] = Detector(config, *parts)
-    warping = RcnnExtractor(detector.extractor.backbone, rcnn.config, detector.extractor.device)
-    contenders[RCNN] = Detector(rcnn.config, rcnn.classes, warping, rcnn.heads, rcnn.fc)
+    config = dataclasses.replace(rcnn.config, passes=1)
+    warping = RcnnExtractor(detector.extractor.backbone, config, detector.extractor.device)
+    contenders[RCNN] = Detector(config, rcnn.classes, warping, rcnn.heads, rcnn.fc)
     return contenders
 
 

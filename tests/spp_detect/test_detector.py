@@ -47,49 +47,85 @@ def suppress(boxes, scores, threshold=-1.5, iou=0.3, most=100):
     return kept[:most]
 
 
-def vote(box, moved, scores, least=-1.0, iou=0.45):
-    """The average of the moved windows around a box, each as often as it scores above least."""
+def vote(box, moved, scores, least=-1.0, iou=0.5):
+    """The average of the windows around a box, each as often as it scores above least."""
     near = [i for i in range(len(moved)) if scores[i] > least and overlap(box, moved[i]) >= iou]
     if not near:
         return box
     return np.average([moved[i] for i in near], axis=0, weights=[scores[i] - least for i in near])
 
 
+def look_slowly(detector, maps, windows, c, size):
+    """Scores of windows for a class, and where the class's regression moves them, one by one."""
+    heads, scores, moved = detector.heads, [], []
+    for window in windows:
+        features = maps.pool(window[None].astype(np.float32)).features[0].double().numpy()
+        scores.append(features @ heads.svm_coef[c].double().numpy() + heads.svm_intercept[c].item())
+        x1, y1, x2, y2 = window.astype(float)
+        targets = features @ heads.regression_coef[c].double().numpy()
+        dx, dy, dw, dh = targets + heads.regression_intercept[c].double().numpy()
+        w, h = x2 - x1, y2 - y1
+        cx, cy = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h
+        w, h = w * np.exp(dw), h * np.exp(dh)
+        box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
+        moved.append(np.clip(box, 0, [*size, *size]))
+    return np.array(scores), np.array(moved).reshape(-1, 4)
+
+
 def detect_slowly(detector, photo, windows):
-    """Detections as rows (label, score, x1, y1, x2, y2), class by class, as the defaults are."""
-    height, width = photo.shape[:2]
-    maps = detector.extractor.compute_maps(photo)
+    """Detections as rows (label, score, x1, y1, x2, y2), class by class."""
+    maps, size = detector.extractor.compute_maps(photo), photo.shape[1::-1]
     rows = []
     for c in range(len(detector.classes)):
-        features = np.concatenate(
-            [maps.pool(w[None]).features.float().numpy() for w in windows]
-        ).astype(np.float64)
-        heads = detector.heads
-        scores = features @ heads.svm_coef[c].double().numpy() + heads.svm_intercept[c].item()
-        kept = suppress(windows, scores)
-        moved = []
-        for i in range(len(windows)):
-            x1, y1, x2, y2 = windows[i].astype(float)
-            targets = features[i] @ heads.regression_coef[c].double().numpy()
-            dx, dy, dw, dh = targets + heads.regression_intercept[c].double().numpy()
-            w, h = x2 - x1, y2 - y1
-            cx, cy = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h
-            w, h = w * np.exp(dw), h * np.exp(dh)
-            box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
-            moved.append(np.clip(box, 0, [width, height, width, height]))
-        again = suppress(np.array([moved[i] for i in kept]).reshape(-1, 4), scores[kept])
-        rows += [(c, scores[kept[k]], *vote(moved[kept[k]], moved, scores)) for k in again]
+        scores, moved = look_slowly(detector, maps, windows, c, size)
+        if detector.config.passes == 1:
+            kept = suppress(windows, scores)
+            again = suppress(moved[kept], scores[kept])
+            rows += [(c, scores[kept[k]], *vote(moved[kept[k]], moved, scores)) for k in again]
+            continue
+        boxes, all_scores = [windows], [scores]
+        moved = moved[scores > -1]
+        for _ in range(detector.config.passes - 1):
+            boxes.append(moved)
+            scores, moved = look_slowly(detector, maps, moved, c, size)
+            all_scores.append(scores)
+        boxes, scores = np.concatenate(boxes), np.concatenate(all_scores)
+        rows += [(c, scores[k], *vote(boxes[k], boxes, scores)) for k in suppress(boxes, scores)]
     return sorted(rows, key=lambda row: -row[1])
 
 
-def test_detect_equals_the_slow_reading(small_detector, photo):
-    windows = propose(photo, small_detector.proposal_settings)[:150]
-    found = small_detector.detect(photo, windows)
-    expected = np.array(detect_slowly(small_detector, photo, windows))
+def with_constants(detector, **changes):
+    """The same detector with other constants of test time."""
+    config = dataclasses.replace(detector.config, **changes)
+    return Detector(config, detector.classes, detector.extractor, detector.heads)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_detect_equals_the_slow_reading(small_detector, photo, passes):
+    detector = with_constants(small_detector, passes=passes)
+    windows = propose(photo, detector.proposal_settings)[:150]
+    found = detector.detect(photo, windows)
+    expected = np.array(detect_slowly(detector, photo, windows))
     assert len(found.scores) == len(expected) > 5
     np.testing.assert_allclose(found.scores, expected[:, 1], atol=1e-4)
     assert (found.labels == expected[:, 0]).all()
     np.testing.assert_allclose(found.boxes, expected[:, 2:], atol=1e-2)
+
+
+def test_only_the_most_promising_windows_are_scored_again(small_detector, photo):
+    detector = with_constants(small_detector, max_windows=7)
+    windows = propose(photo, small_detector.proposal_settings)[:150]
+    first, second, third = detector.score_passes(photo, windows, 3)
+    best = np.sort(first.scores.numpy(), axis=None)[-7:]
+    assert best[0] > -1  # there are more
+    for again in (second, third):
+        assert again.scores.shape == (7, len(detector.classes))
+        assert (torch.isfinite(again.scores).sum(dim=1) == 1).all()
+    # Where they are scored again they score as any window there.
+    there = detector.score(photo, second.boxes.numpy()).scores
+    own = torch.isfinite(second.scores)
+    torch.testing.assert_close(second.scores[own], there[own])
+    assert detector.score_passes(photo, windows[:0], 3)[0].scores.shape[0] == 0
 
 
 def test_detect_proposes_its_own_windows(small_detector, photo):
@@ -353,7 +389,9 @@ def test_a_model_of_version_1_is_read(small_detector, model, photo, tmp_path):
     (model / "config.json").write_text(json.dumps(text))
     detector = Detector.load(model, "cpu")
     # Not what the preset says now of keys that there were not then.
-    assert detector.config == Config(preset="release", backbone="small5", scales=(160,))
+    assert detector.config == Config(
+        preset="release", backbone="small5", scales=(160,), vote_iou=0.45, passes=1
+    )
     assert detector.training == TrainingConfig(
         finetune_shares=(0.5, 0.5),
         norm_photographs=8,
@@ -364,7 +402,8 @@ def test_a_model_of_version_1_is_read(small_detector, model, photo, tmp_path):
         negative_overlap=None,
         finetune_sampling="photographs",  # no longer the default, but what was done then
     )
-    assert detector.detect(photo) == small_detector.detect(photo)
+    as_then = with_constants(small_detector, vote_iou=0.45, passes=1)
+    assert detector.detect(photo) == as_then.detect(photo)
     # Saved again it is one of now.
     detector.save(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "config.json").read_text())["version"] == 2

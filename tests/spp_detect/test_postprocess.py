@@ -28,7 +28,8 @@ def select(boxes, scores, vote=True, regress=True, **changes):
     heads = Heads(*(torch.zeros(classes, *shape) for shape in ((3,), (), (3, 4), (4,))))
     rows = torch.arange(len(boxes))
     one = ScoredWindows(boxes, scores, torch.zeros(len(boxes), 3), rows, (100, 100), heads)
-    return select_detections([one], make_config(**changes), vote=vote, regress=regress)
+    config = make_config(**{"passes": 1} | changes)
+    return select_detections([one], config, vote=vote, regress=regress)
 
 
 def test_neighbours_vote_by_how_far_they_score_above_the_margin():
@@ -53,8 +54,36 @@ def test_classes_do_not_vote_for_each_other():
     np.testing.assert_allclose(found.boxes[found.labels == 1], BOXES[[1]], atol=1e-5)
 
 
-def test_the_presets_of_paper_and_release_do_not_vote():
-    assert make_config("paper").vote_iou is make_config("release").vote_iou is None
+def test_the_presets_of_paper_and_release_do_not_vote_and_look_once():
+    for preset in ("paper", "release"):
+        assert (make_config(preset).vote_iou, make_config(preset).passes) == (None, 1)
+
+
+def test_after_several_passes_boxes_are_not_moved_again():
+    heads = Heads(torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 3, 4), torch.full((1, 4), 0.5))
+    rows = torch.arange(len(BOXES))
+    one = ScoredWindows(BOXES, SCORES, torch.zeros(len(BOXES), 3), rows, (100, 100), heads)
+    found = select_detections([one], make_config(passes=2, vote_iou=0.5))
+    np.testing.assert_allclose(found.boxes, [[10.8, 10, 30.8, 30], [24, 10, 44, 30]], atol=1e-5)
+    moved = select_detections([one], make_config(passes=1, vote_iou=0.5))
+    assert not np.isclose(moved.boxes, found.boxes).any(axis=1).any()
+
+
+def test_promising_windows_are_found_class_by_class():
+    scores = torch.tensor([[0.5, -2.0], [-1.0, 0.1], [-0.9, 3.0]])
+    heads = Heads.empty(2, 3, 3)
+    boxes, rows = BOXES[:3], torch.arange(3)
+    one = ScoredWindows(boxes, scores, torch.zeros(3, 3), rows, (100, 100), heads)
+    for most, pairs in (
+        (9, [(0, 0), (2, 0), (1, 1), (2, 1)]),
+        (3, [(0, 0), (1, 1), (2, 1)]),
+        (1, [(2, 1)]),
+    ):
+        found = one.find_promising(-1.0, most)
+        assert list(zip(*(array.tolist() for array in found), strict=True)) == pairs
+    only = one.restrict(np.array([1, 0, 1])).scores.tolist()
+    lost = -float("inf")
+    np.testing.assert_allclose(only, [[lost, -2], [-1, lost], [lost, 3]])
 
 
 @pytest.mark.parametrize("most", [1, 3, 10, 100])
@@ -108,7 +137,7 @@ def test_equals_torchvisions_nms_and_a_regression_of_every_window(kind, level):
     features = torch.rand(600, 64).to(kind)
     inverse = torch.randint(0, 600, (900,))
     one = ScoredWindows(boxes, scores, features, inverse, (500, 480), heads)
-    config = make_config(max_detections=40, vote_iou=0.45, vote_score=-1.0)
+    config = make_config(passes=1, max_detections=40, vote_iou=0.45, vote_score=-1.0)
     found = select_detections([one], config)
     wanted = select_by_torchvision(one, config)
     assert len(found.scores) > 80

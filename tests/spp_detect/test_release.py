@@ -267,5 +267,5 @@ def test_models_of_both_rules_move_their_own_boxes():
     )
     assert one.move(rows, rows)[0, 0] == 20
     assert other.move(rows, rows)[0, 0] == 120.5
-    found = select_detections([one, other], make_config(vote_iou=None))
+    found = select_detections([one, other], make_config(passes=1, vote_iou=None))
     assert sorted(found.boxes[:, 0].tolist()) == [20, 120.5]
