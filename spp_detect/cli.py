@@ -42,6 +42,7 @@ from spp_detect.config import (
     PAPER_SCALES,
     PRESETS,
     SINGLE_SCALE,
+    TEST_TIME,
     ConfigError,
     make_training_config,
     parse_setting,
@@ -173,6 +174,13 @@ fc_width_option = click.option(
 set_option = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any constant; repeatable."
 )
+test_time_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help=f"A constant of test time: {', '.join(TEST_TIME)}; repeatable.",
+)
 config_option = click.option(
     "--config", type=path_type, help="A .json of constants, as a model's config.json."
 )
@@ -294,6 +302,7 @@ def train(
 @labelled_data
 @ready_option
 @trunk_option
+@test_time_option
 @click.option("--split", default="test", help="Split of DATA.")
 @click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
 @boxes_option
@@ -307,6 +316,7 @@ def evaluate(
     data: Path,
     ready: tuple[str, ...],
     weights: str | None,
+    changes: tuple[str, ...],
     split: str,
     out: Path | None,
     boxes: Path | None,
@@ -320,7 +330,8 @@ def evaluate(
     Several RUNs detect together: NMS over the union of their scored windows.
     """
     models = _join_models(runs, ready)
-    detector = load_detector(models, device, weights)
+    constants = dict(parse_setting(change) for change in changes)
+    detector = load_detector(models, device, weights).change(**constants)
     dataset = _open_checked(data, split, detector.classes, max_side)
     start = time.perf_counter()
     source = _find_source(models[0], detector, boxes)
@@ -339,6 +350,8 @@ def evaluate(
             "seconds": seconds,
             "regression": regression,
             "voting": regression and voting and detector.config.vote_iou is not None,
+            "passes": detector.config.passes if regression else 1,
+            "changed": constants,
             "models": [_summarise_model(model) for model in models],
         }
         _write_result(out, result, numbers, errors)
@@ -373,6 +386,7 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 @click.argument("folder", type=path_type)
 @ready_option
 @trunk_option
+@test_time_option
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
 @click.option("--min-score", type=float, default=-0.8, help="Least score of a detection.")
 @device_option
@@ -383,6 +397,7 @@ def detect(
     folder: Path,
     ready: tuple[str, ...],
     weights: str | None,
+    changes: tuple[str, ...],
     out: Path,
     min_score: float,
     device: str,
@@ -394,6 +409,7 @@ def detect(
     status is then 2.
     """
     detector = load_detector(_join_models(runs, ready), device, weights)
+    detector = detector.change(**dict(parse_setting(change) for change in changes))
     skipped = report_folder(detector, folder, out, min_score, max_side)
     sys.exit(2 if skipped else 0)
 

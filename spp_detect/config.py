@@ -26,6 +26,8 @@ EXTRACTORS = ("spp", "rcnn")
 FC_STARTS = ("components", "random")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SINGLE_SCALE = 688  # the paper's single scale
+# Constants of a trained model that can be changed without training it again.
+TEST_TIME = ("score_threshold", "nms_iou", "max_detections", "passes", "vote_iou", "vote_score")
 PAPER_SCALES = (480, 576, 688, 864, 1200)
 
 
@@ -390,6 +392,20 @@ def parse_setting(text: str) -> tuple[str, Any]:
     except ValueError as error:
         name = getattr(wanted, "__name__", str(wanted))
         raise ConfigError(f"{key} {value!r}: expected {name}") from error
+
+
+def change_test_time(config: Config, constants: dict[str, Any]) -> Config:
+    """Change constants of test time, those that need no other training.
+
+    Raises
+    ------
+    ConfigError
+        For another constant, or a value out of bounds.
+    """
+    for name in constants:
+        if name not in TEST_TIME:
+            raise ConfigError(f"{name}: expected a constant of test time: {', '.join(TEST_TIME)}")
+    return dataclasses.replace(config, **constants)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.cascade import FirstStage
-from spp_detect.config import Config, ConfigError, TrainingConfig
+from spp_detect.config import Config, ConfigError, TrainingConfig, change_test_time
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, apply_fc, build_fc
 from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device
@@ -69,6 +69,21 @@ class PhotoDetector(ABC):
 
         In each pass after the first, windows that are promising for a class are moved by its
         regression, pooled and scored again, as in MR-CNN.
+        """
+
+    @abstractmethod
+    def change(self, **constants: Any) -> PhotoDetector:
+        """Make the same detector with other constants of test time.
+
+        Parameters
+        ----------
+        constants
+            Of `config.TEST_TIME`, as ``passes=1`` or ``vote_iou=None``.
+
+        Raises
+        ------
+        ConfigError
+            For a constant that only training can change, or a value out of bounds.
         """
 
     @overload
@@ -348,6 +363,10 @@ class Detector(PhotoDetector):
         """Save to a folder, config.json last, so that it marks a whole model."""
         description = Description(self.config, self.training, self.classes)
         save_model(Path(folder), self._modules(), description)
+
+    def change(self, **constants: Any) -> Detector:
+        """Make the same detector with other constants of test time; see `PhotoDetector.change`."""
+        return self._change(change_test_time(self.config, constants))
 
     def compress(self, rank: int) -> Detector:
         """Make a faster detector, nearly the same: fc6 by products of a lower rank.

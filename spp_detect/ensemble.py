@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,14 @@ class CombinedDetector(PhotoDetector):
                     f"models of different classes: {', '.join(member.classes)}; expected those of "
                     f"the first: {', '.join(first.classes)}"
                 )
-        self.members = tuple(members)
+        self.members: tuple[Detector, ...] = tuple(members)
         self.config = first.config
         self.classes = first.classes
         self.proposal_settings = first.proposal_settings
+
+    def change(self, **constants: Any) -> CombinedDetector:
+        """Make the same with other constants of test time; see `PhotoDetector.change`."""
+        return CombinedDetector([member.change(**constants) for member in self.members])
 
     def score_passes(
         self, photo: NDArray[np.uint8], windows: NDArray[np.float32], passes: int

@@ -409,3 +409,15 @@ def test_two_sets_are_joined(spp, small_voc, voc, tmp_path):
     rename_photographs(voc, "2012_")
     status, said, _ = spp("train", *both)
     assert status == 0 and "trained on 28 photographs" in said
+
+
+def test_constants_of_test_time_are_set_and_recorded(spp, small_model, small_voc, tmp_path):
+    out = tmp_path / "test"
+    data = (small_model, small_voc, "--split", "test", "--out", out)
+    changes = ("--set", "passes=1", "--set", "vote_iou=none")
+    assert spp("evaluate", *data, *changes)[0] == 0
+    numbers = json.loads((out / "metrics.json").read_text())
+    assert numbers["changed"] == {"passes": 1, "vote_iou": None}
+    assert (numbers["passes"], numbers["voting"]) == (1, False)
+    line = error_line(spp("evaluate", *data, "--set", "scales=160"))
+    assert "scales: expected a constant of test time" in line

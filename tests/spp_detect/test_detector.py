@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from data import DataError, read_photo
 from proposals import propose
 from spp_detect import Config, Detector, ModelError
-from spp_detect.config import TrainingConfig
+from spp_detect.config import ConfigError, TrainingConfig
+from spp_detect.ensemble import CombinedDetector
 from spp_detect.fc import FcLayers
 from spp_detect.features import Trunk
 from spp_detect.heads import Heads
@@ -110,6 +111,20 @@ def test_detect_equals_the_slow_reading(small_detector, photo, passes):
     np.testing.assert_allclose(found.scores, expected[:, 1], atol=1e-4)
     assert (found.labels == expected[:, 0]).all()
     np.testing.assert_allclose(found.boxes, expected[:, 2:], atol=1e-2)
+
+
+def test_constants_of_test_time_are_changed_and_no_others(small_detector, photo):
+    changed = small_detector.change(passes=1, vote_iou=None, max_detections=3)
+    assert changed.config == dataclasses.replace(
+        small_detector.config, passes=1, vote_iou=None, max_detections=3
+    )
+    assert np.bincount(changed.detect(photo).labels).max() == 3
+    together = CombinedDetector([small_detector] * 2).change(max_detections=3)
+    assert np.bincount(together.detect(photo).labels).max() == 3
+    with pytest.raises(ConfigError, match=r"^levels: expected a constant of test time: score_"):
+        small_detector.change(levels=(1,))
+    with pytest.raises(ConfigError, match="passes 0"):
+        small_detector.change(passes=0)
 
 
 def test_only_the_most_promising_windows_are_scored_again(small_detector, photo):
