@@ -28,6 +28,7 @@ from spp_detect import Detector
 from spp_detect.fc import apply_fc
 from spp_detect.features import PhotoFeatures, WindowFeatures
 from spp_detect.threads import get_threads, set_threads
+from spp_detect.training.windows import make_keys, split_keys
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
 BUSY = "while True: pass"
@@ -104,10 +105,11 @@ def prepare_mining(detector: Detector, paths: list[Path]) -> Callable[[], None]:
     )
 
     def fetch(keys: np.ndarray, rows: np.ndarray) -> None:
-        for i in np.unique(keys >> 24):
-            chosen = (keys >> 24) == i
-            features, pooled = pool(detector, maps[i], windows[i][keys[chosen] & 0xFFFFFF])
-            rows[chosen] = features[pooled.inverse].cpu().numpy()
+        start = 0
+        for i, own in split_keys(keys):
+            features, pooled = pool(detector, maps[i], windows[i][own])
+            rows[start : start + len(own)] = features[pooled.inverse].cpu().numpy()
+            start += len(own)
 
     def work() -> None:
         miner = HardNegativeMiner(positives, fetch, LinearSvm(), 1.0, retrain_after=RETRAIN_AFTER)
@@ -116,7 +118,7 @@ def prepare_mining(detector: Detector, paths: list[Path]) -> Callable[[], None]:
             described, pooled = pool(detector, maps[i], one)
             features = described.cpu().numpy()
             negative = features @ coef.T + intercept < LIKELY
-            miner.mine(features, negative, (np.int64(i) << 24) + pooled.first)
+            miner.mine(features, negative, make_keys(i, pooled.first))
 
     return work
 

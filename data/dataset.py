@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,7 +119,7 @@ def _is_yolo(path: Path) -> bool:
 
 
 def check_photographs(
-    dataset: LabelledSet, max_side: int = DEFAULT_MAX_SIDE, workers: int | None = None
+    dataset: LabelledSet, max_side: int = DEFAULT_MAX_SIDE, workers: int = 4
 ) -> list[DataError]:
     """Decode every photograph and return the problems found, in the set's order.
 
@@ -130,8 +129,8 @@ def check_photographs(
         The set to check.
     max_side : int
         Widest and highest photograph accepted, in pixels.
-    workers : int, optional
-        Threads that decode at once; by default one per core, at most 8.
+    workers : int
+        Threads that decode at once.
 
     Returns
     -------
@@ -146,5 +145,5 @@ def check_photographs(
             return error
         return None
 
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         return [error for error in pool.map(check, dataset) if error is not None]
