@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from data import LabelledSet, open_dataset, read_photo
 from eval import Detections
+from spp_detect import Detector
 from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.dtype import use_precision
 from spp_detect.evaluation import measure
@@ -140,20 +144,25 @@ def train_for(model: FasterRCNN, dataset: LabelledSet, minutes: float, peak: flo
 
 
 @torch.inference_mode()
-def measure_faster_rcnn(model: FasterRCNN, dataset: LabelledSet) -> tuple[float, float]:
-    """mAP, and the median seconds of a photograph from file to boxes."""
-    model.eval()
+def detect_by_faster_rcnn(model: FasterRCNN, photo: np.ndarray) -> Detections:
+    """Detect in one photograph, uint8 RGB (H, W, 3)."""
+    with use_precision("auto", CPU):
+        (found,) = model([torch.from_numpy(photo).permute(2, 0, 1).float() / 255])
+    scores, labels = found["scores"].double().numpy(), found["labels"].numpy() - 1
+    return Detections(found["boxes"].float().numpy(), scores, labels)
+
+
+def measure_on(
+    detect: Callable[[np.ndarray], Detections], dataset: LabelledSet
+) -> dict[str, float]:
+    """Measure mAP, and the median seconds of a photograph from file to boxes, one by one."""
     found, seconds = [], []
     for photograph in dataset:
         start = time.perf_counter()
-        photo = read_photo(photograph.path)
-        pixels = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
-        with use_precision("auto", CPU):
-            (one,) = model([pixels])
+        found.append(detect(read_photo(photograph.path)))
         seconds.append(time.perf_counter() - start)
-        scores, labels = one["scores"].double().numpy(), one["labels"].numpy() - 1
-        found.append(Detections(one["boxes"].float().numpy(), scores, labels))
-    return measure(found, dataset)[1]["mAP"], float(np.median(seconds))
+    mean_ap = measure(found, dataset)[1]["mAP"]
+    return {"mAP": mean_ap, "seconds_a_photograph": float(np.median(seconds))}
 
 
 def try_faster_rcnn(
@@ -165,9 +174,8 @@ def try_faster_rcnn(
         sets = [open_dataset(arguments.data, split) for split in splits]
         model = make_faster_rcnn(arguments.weights, len(sets[0].classes))
         seen = train_for(model, sets[0], minutes, rate)
-        mean_ap, seconds = measure_faster_rcnn(model, sets[1])
-        numbers = {"minutes": minutes, "rate": rate, "mAP": mean_ap}
-        write_json(path, numbers | {"photographs_seen": seen, "seconds_a_photograph": seconds})
+        measured = measure_on(partial(detect_by_faster_rcnn, model.eval()), sets[1])
+        write_json(path, {"minutes": minutes, "rate": rate, "photographs_seen": seen} | measured)
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     print(f"Faster R-CNN, {splits[1]}: {result}", flush=True)
     return result
@@ -176,24 +184,20 @@ def try_faster_rcnn(
 def try_ours(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """Train ours on trainval and measure it on test, or read what was measured."""
     run = arguments.work / name.replace(" ", "_").replace(",", "")
-    command = [sys.executable, "-m", "spp_detect"]
-    if not (run / "metrics.json").is_file():
-        resume = ["--resume"] if run.is_dir() else ["--weights", arguments.weights, *OURS[name]]
-        train = [*command, "train", str(arguments.data), "--out", str(run), *resume]
-        subprocess.run(train, check=True)
-    if not (run / "test" / "metrics.json").is_file():
-        test = [*command, "evaluate", str(run), str(arguments.data), "--out", str(run / "test")]
-        subprocess.run(test, check=True)
-    trained, tested = (
-        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        for folder in (run, run / "test")
-    )
-    seconds = tested["seconds"] / tested["photographs"]
-    return {
-        "minutes": sum(stage["seconds"] for stage in trained["stages"]) / 60,
-        "mAP": tested["mAP"],
-        "seconds_a_photograph": seconds,
-    }
+    path = run / "test.json"
+    if not path.is_file():
+        if not (run / "metrics.json").is_file():
+            shutil.rmtree(run, ignore_errors=True)  # gone on with, its minutes would be too few
+            train = ["train", str(arguments.data), "--out", str(run), *OURS[name]]
+            command = [sys.executable, "-m", "spp_detect", *train, "--weights", arguments.weights]
+            subprocess.run(command, check=True)
+        trained = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        test = open_dataset(arguments.data, "test")
+        measured = measure_on(Detector.load(run, "cpu").detect, test)
+        write_json(path, {"minutes": trained["seconds"] / 60} | measured)
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    print(f"ours, {name}: {result}", flush=True)
+    return result
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -210,7 +214,14 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             best = max(tried, key=lambda rate: tried[rate])
         curve.append(try_faster_rcnn(arguments, minutes, best, ("trainval", "test")))
     ours = {name: try_ours(arguments, name) for name in OURS}
-    return {"faster_rcnn": curve, "search_on_val": search, "ours": ours}
+    photographs = len(open_dataset(arguments.data, "trainval"))
+    return {
+        "photographs": photographs,
+        "threads": torch.get_num_threads(),
+        "faster_rcnn": curve,
+        "search_on_val": search,
+        "ours": ours,
+    }
 
 
 def plot_curves(result: dict[str, Any], path: Path) -> None:
@@ -226,7 +237,9 @@ def plot_curves(result: dict[str, Any], path: Path) -> None:
         panel.plot(x, [100 * value for value in y], marker="o", label=name)
     panel.set_xscale("log")
     panel.set_xticks(MINUTES, [str(minutes) for minutes in MINUTES])
-    panel.set_xlabel("minutes of training, two cores, 600 photographs")
+    panel.set_xlabel(
+        "minutes of training, {threads} threads, {photographs} photographs".format_map(result)
+    )
     panel.set_ylabel("mAP on test, %")
     panel.set_ylim(bottom=0)
     panel.grid(color="#e4e4e4")

@@ -68,7 +68,7 @@ from spp_detect.folders import propose_folder, report_folder
 from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.provenance import find_commit, record_run
-from spp_detect.ready_models import describe_models, find_model, list_names
+from spp_detect.ready_models import FOLDER, describe_models, find_model, is_ready, list_names
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.errors import plot_errors
 from spp_detect.report.terminal import (
@@ -341,7 +341,7 @@ def evaluate(
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
     errors = find_errors(found, dataset)
-    show_result(result, f"{' + '.join(map(str, models))} on {split}")
+    show_result(result, f"{' + '.join(map(_name_model, models))} on {split}")
     show_errors(errors)
     if out is not None:
         names = [photograph.name for photograph in dataset]
@@ -528,6 +528,7 @@ def _write_calibration(
     "--repeats", type=click.IntRange(1), default=1, help="Per photograph; their median counts."
 )
 @click.option("--out", type=path_type, help="Folder for the results; RUN/benchmark if not given.")
+@trunk_option
 @seed_option
 @device_option
 @max_side_option
@@ -535,6 +536,7 @@ def _write_calibration(
 def benchmark(
     run: Path,
     data: Path,
+    weights: str | None,
     images: int,
     split: str,
     scale: int,
@@ -552,7 +554,9 @@ def benchmark(
 
     DATA is labelled or just a folder of photographs.
     """
-    detector = Detector.load(run, device)
+    if out is None and is_ready(find_model(run)):
+        raise click.UsageError("--out: expected with a ready model, into whose folder none writes")
+    detector = Detector.load(run, device, weights)
     settings = BenchmarkSettings(
         scale, _parse_scales(scales), windows, rcnn_images, repeats, max_side
     )
@@ -744,27 +748,31 @@ def _collect_settings(
     return read | dict(parse_setting(change) for change in changes) | given
 
 
-def _join_models(runs: tuple[Path, ...], ready: tuple[str, ...]) -> list[str | Path]:
-    """All models that detect together, folders first."""
+def _join_models(runs: tuple[Path, ...], ready: tuple[str, ...]) -> list[Path]:
+    """Folders of all models that detect together, those of RUNs first."""
     if not runs and not ready:
         raise click.UsageError("no model: give a RUN, or --model NAME")
-    return [*runs, *ready]
+    return [*map(find_model, runs), *(FOLDER / name for name in ready)]
 
 
-def _summarise_model(model: str | Path) -> dict[str, Any]:
+def _name_model(folder: Path) -> str:
+    return folder.name if is_ready(folder) else str(folder)
+
+
+def _summarise_model(folder: Path) -> dict[str, Any]:
     """What of a model's configuration its results must be read with."""
-    text = (find_model(model) / "config.json").read_text(encoding="utf-8")
+    text = (folder / "config.json").read_text(encoding="utf-8")
     config = json.loads(text)["config"]
     names = ("extractor", "backbone", "weights", "scales", "feature")
-    return {"folder": str(model), **{name: config.get(name) for name in names}}
+    return {"folder": _name_model(folder), **{name: config.get(name) for name in names}}
 
 
-def _find_source(model: str | Path, detector: PhotoDetector, boxes: Path | None) -> WindowSource:
+def _find_source(folder: Path, detector: PhotoDetector, boxes: Path | None) -> WindowSource:
     """Windows for evaluation: a file's, else the method's, kept beside a run where it can be."""
     if boxes is not None:
         return read_windows(load_boxes(boxes), detector.config.max_windows)
-    writable = isinstance(model, Path) and os.access(model, os.W_OK)
-    cache = ProposalCache(proposal_folder(Path(model))) if writable else None
+    writable = os.access(folder, os.W_OK) and not is_ready(folder)
+    cache = ProposalCache(proposal_folder(folder)) if writable else None
     return search_windows(detector.proposal_settings, cache)
 
 

@@ -354,6 +354,12 @@ class Detector(PhotoDetector):
             layer = self.training.train_from
             own = f"was tuned from {layer}" if layer else "is its own"
             raise ModelError(f"its trunk {own}: expected one with public weights to pack without")
+        if self.config.weights != PUBLIC_WEIGHTS:
+            logger.warning(
+                "packed as if its trunk's weights, %s, were torchvision's; should they compute "
+                "anything else, loading it with torchvision's is refused",
+                self.config.weights,
+            )
         modules = copy.deepcopy(self._heads()).half()
         modules["public_trunk"] = PublicTrunk.of(self.extractor.backbone)
         description = Description(self.config, self.training, self.classes, PUBLIC_WEIGHTS)
@@ -452,10 +458,14 @@ class Detector(PhotoDetector):
             The moved windows, each with the score of one class only.
         """
         scored = first
-        rows, classes = first.find_promising(self.config.vote_score, self.config.max_windows)
+        most = self.config.promising or self.config.max_windows
+        rows, classes = first.find_promising(self.config.vote_score, most)
         for _ in range(count if len(rows) else 0):
             with watch("classification"):
                 moved = scored.move(rows, classes)
+                # What was moved out of the photograph has no area left: it stays where it was.
+                lost = (moved[:, 2:] <= moved[:, :2]).any(axis=1)
+                moved[lost] = scored.boxes.cpu().numpy()[rows[lost]]
             scored = self._score_all(features.pool(moved, watch), watch).restrict(classes)
             rows = np.arange(len(classes))
             yield scored

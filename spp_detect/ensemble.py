@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spp_detect.detector import Detector, PhotoDetector
-from spp_detect.model_folder import ModelError
+from spp_detect.model_folder import ModelError, read_description
 from spp_detect.postprocess import ScoredWindows
+from spp_detect.ready_models import find_model
 
 
 class CombinedDetector(PhotoDetector):
@@ -63,5 +64,11 @@ def load_detector(
     ModelError
         For a model that `Detector.load` refuses, or models of different classes.
     """
-    detectors = [Detector.load(model, device, weights) for model in models]
+    folders = [find_model(model) for model in models]
+    packed = [bool(read_description(folder).public_trunk) for folder in folders]
+    # Of several models only those that need them are given weights.
+    each = [weights if one or not any(packed) else None for one in packed]
+    detectors = [
+        Detector.load(folder, device, own) for folder, own in zip(folders, each, strict=True)
+    ]
     return detectors[0] if len(detectors) == 1 else CombinedDetector(detectors)

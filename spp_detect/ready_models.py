@@ -48,6 +48,11 @@ def find_model(model: str | Path) -> Path:
     return folder
 
 
+def is_ready(folder: Path) -> bool:
+    """Whether a folder is a ready model's, where nothing is to be written."""
+    return folder.parent == FOLDER
+
+
 def describe_models() -> list[ReadyModel]:
     """Describe all ready models."""
     return [_describe(FOLDER / name) for name in list_names()]

@@ -93,8 +93,9 @@ class NegativesFile:
 
     def remove(self) -> None:
         """Remove all files."""
-        self.restore(np.zeros(0, np.int64), self.generation + 1)
-        self.remove_old()
+        self.restore(np.zeros(0, np.int64), 0)
+        for path in self.folder.glob("negatives-*.bin"):
+            path.unlink()
 
     def restore(self, keys: Rows, generation: int) -> None:
         """Go on with a file as it was when it held these windows; without it, with none."""

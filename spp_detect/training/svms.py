@@ -85,11 +85,11 @@ class TrainSvms(Stage[Svms]):
         """Pool the positives, mine the photographs, both from where an interrupted run stands."""
         coef, intercept = map(torch.from_numpy, self._mine())
         write_tensors(self.leaves[0], {"coef": coef, "intercept": intercept})
-        self.positives.unlink(missing_ok=True)
-        self.negatives.remove()
 
     def load(self) -> Svms:
-        """Read the SVMs."""
+        """Read the SVMs; what was only needed to train them goes."""
+        self.positives.unlink(missing_ok=True)
+        self.negatives.remove()
         tensors = load_file(self.leaves[0])
         return tensors["coef"], tensors["intercept"]
 
@@ -211,9 +211,7 @@ class TrainSvms(Stage[Svms]):
             return 0
         tensors = {name: tensor.numpy() for name, tensor in load_file(self.checkpoint).items()}
         step = int(tensors.pop("step")[0])
-        if "stored" in tensors:  # states of earlier versions have none
-            stored, generation = tensors.pop("stored"), tensors.pop("generation")
-            self.negatives.restore(stored, int(generation[0]))
+        self.negatives.restore(tensors.pop("stored"), int(tensors.pop("generation")[0]))
         miner.restore(MinerState(**tensors))
         return step
 

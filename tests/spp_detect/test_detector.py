@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from data import DataError, read_photo
 from proposals import propose
 from spp_detect import Config, Detector, ModelError
+from spp_detect.cascade import FirstStage
 from spp_detect.config import ConfigError, TrainingConfig
 from spp_detect.ensemble import CombinedDetector
 from spp_detect.fc import FcLayers
@@ -229,7 +230,7 @@ def test_detect_takes_lists(small_detector, small_set):
     assert small_detector.detect([]) == []
     windows = [propose(photo, small_detector.proposal_settings)[:40] for photo in photos]
     for one, photo, its in zip(small_detector.detect(paths, windows), photos, windows, strict=True):
-        assert one, small_detector.detect(photo == its)
+        assert one == small_detector.detect(photo, its)
 
 
 def test_detect_refuses_what_is_no_photograph(small_detector, tmp_path):
@@ -327,6 +328,40 @@ def test_stages_are_worked_in_while_they_are_announced(make_detector, photo, mon
         *("<fc", "layers", "fc>"),
         *("<classification", "svms", "classification>"),
     ]
+
+
+@pytest.mark.parametrize("kind", [SppExtractor, RcnnExtractor])
+@pytest.mark.parametrize("promising", [0, 2])
+def test_moved_windows_are_scored_as_any_others(make_detector, photo, kind, promising):
+    plain = make_detector(kind)
+    plain.heads.regression_intercept.normal_(0, 0.2)
+    detector = plain
+    if promising:
+        length = plain.extractor.length
+        first = FirstStage(torch.randn(len(plain.classes), length), torch.zeros(1))
+        config = dataclasses.replace(plain.config, promising=promising)
+        parts = plain.classes, plain.extractor, plain.heads, plain.fc, first
+        detector = Detector(config, *parts)
+    detector = detector.change(vote_score=-1e6)  # all are promising
+    passes = detector.score_passes(photo, SOME_WINDOWS, 3)
+    assert [len(one.boxes) for one in passes[1:]] == [promising or 3 * len(plain.classes)] * 2
+    for one in passes[1:]:
+        own = torch.isfinite(one.scores)
+        assert (own.sum(dim=1) == 1).all()
+        there = plain.score(photo, one.boxes.numpy()).scores
+        torch.testing.assert_close(one.scores[own], there[own], rtol=1e-3, atol=1e-3)
+    assert not torch.equal(passes[1].boxes, passes[2].boxes)
+    assert len(detector.detect(photo, SOME_WINDOWS)) > 0
+
+
+def test_windows_moved_out_of_the_photograph_stay_where_they_were(make_detector, photo):
+    detector = make_detector(SppExtractor).change(vote_score=-1e6)
+    detector.heads.regression_intercept[:, 0] = 5.0  # five widths to the right
+    windows = np.array([[10, 10, 30, 40], [photo.shape[1] - 20, 5, photo.shape[1], 30]], np.float32)
+    for one in detector.score_passes(photo, windows, 4):
+        boxes = one.boxes.numpy()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert len(detector.detect(photo, windows)) > 0
 
 
 def test_pooled_windows_are_scored_as_those_of_a_photograph(small_detector, photo):

@@ -12,8 +12,12 @@ from safetensors.torch import load_file, save_file
 from data import read_photo
 from spp_detect import ready_models
 from spp_detect.backbones import WeightsError, build_backbone
+from spp_detect.cascade import FirstStage
 from spp_detect.config import TrainingConfig
 from spp_detect.detector import Detector
+from spp_detect.ensemble import load_detector
+from spp_detect.fc import FcLayers
+from spp_detect.heads import Heads
 from spp_detect.model_folder import ModelError
 from spp_detect.public_trunk import PublicTrunk, draw_pattern
 
@@ -61,6 +65,29 @@ def test_it_holds_no_trunk_and_half_precision(packed):
     assert {name.split(".")[0] for name in tensors} == {"heads", "public_trunk"}
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     assert json.loads((packed / "config.json").read_text())["public_trunk"] == "imagenet"
+
+
+def test_fc_layers_and_a_cascade_are_packed_too(detector, weights, photo, tmp_path):
+    torch.manual_seed(0)
+    length = detector.extractor.length
+    config = dataclasses.replace(detector.config, feature="fc6", fc_width=8, promising=20)
+    heads = Heads.empty(len(detector.classes), length, 8)
+    heads.svm_coef.normal_(0, 0.1)
+    fc = FcLayers(length, 8, 1)
+    first = FirstStage(detector.heads.svm_coef, detector.heads.svm_intercept)
+    whole = Detector(config, detector.classes, detector.extractor, heads, fc, first)
+    whole.pack(tmp_path)
+    again = Detector.load(tmp_path, "cpu", weights)
+    windows = np.array([[10, 20, 70, 90], [90, 30, 150, 110]], np.float32)
+    ours, theirs = again.score(photo, windows).scores, whole.score(photo, windows).scores
+    torch.testing.assert_close(ours, theirs, rtol=0.01, atol=0.01)
+
+
+def test_of_several_models_the_packed_one_is_given_the_weights(packed, small_model, weights, photo):
+    together = load_detector([small_model, packed], "cpu", weights)
+    assert len(together.detect(photo)) > 0
+    with pytest.raises(ModelError, match="has its own trunk"):
+        load_detector([small_model, small_model], "cpu", weights)
 
 
 def test_packing_leaves_the_detector_as_it_was(detector, tmp_path):
