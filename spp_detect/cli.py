@@ -67,7 +67,7 @@ from spp_detect.files import write_json
 from spp_detect.folders import propose_folder, report_folder
 from spp_detect.model_folder import ModelError
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
-from spp_detect.provenance import find_commit, record_run
+from spp_detect.provenance import find_commit, find_version, record_run
 from spp_detect.ready_models import FOLDER, describe_models, find_model, is_ready, list_names
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.errors import plot_errors
@@ -190,7 +190,7 @@ config_option = click.option(
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     epilog="Bad input ends in one line on stderr and exit status 2; --debug shows a traceback.",
 )
-@click.version_option(package_name="spp-detect")
+@click.version_option(find_version("spp-detect") or "unknown", prog_name="spp-detect")
 @click.pass_context
 def app(context: click.Context) -> None:
     """SPP-net object detection: one convolution pass per photograph, any number of windows."""

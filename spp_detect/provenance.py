@@ -42,7 +42,7 @@ def record_run() -> dict[str, Any]:
         "commit": find_commit(),
         "versions": {
             "python": platform.python_version(),
-            **{n: _find_version(n) for n in LIBRARIES},
+            **{n: find_version(n) for n in LIBRARIES},
         },
         "machine": {
             "processor": _name_processor(),
@@ -110,7 +110,8 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def _find_version(library: str) -> str | None:
+def find_version(library: str) -> str | None:
+    """Find the version of an installed package; None where it is not installed as one."""
     try:
         return version(library)
     except PackageNotFoundError:
