@@ -77,8 +77,8 @@ class PhotoDetector(ABC):
 
         Parameters
         ----------
-        constants
-            Of `config.TEST_TIME`, as ``passes=1`` or ``vote_iou=None``.
+        **constants : Any
+            Those of `config.TEST_TIME`, as ``passes=1`` or ``vote_iou=None``.
 
         Raises
         ------
