@@ -423,6 +423,7 @@ def models() -> None:
 @app.command()
 @model_folder
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@threads_option
 def pack(run: Path, out: Path) -> None:
     """Save RUN small, to hand on: without its trunk, whose weights are public, in half precision.
 

@@ -218,4 +218,4 @@ def test_every_command_that_computes_has_the_option():
         for name, command in cli.app.commands.items()
         if "threads" not in {parameter.name for parameter in command.params}
     }
-    assert without == {"download", "score"}
+    assert without == {"download", "models", "score"}
