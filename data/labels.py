@@ -129,7 +129,8 @@ def join_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
     >>> [photograph.name for photograph in join_sets([one, other])]
     ['dog', 'cat']
     """
-    first, homes = sets[0], dict[str, Path]()
+    first = sets[0]
+    homes: dict[str, Path] = {}
     for one in sets:
         if one.classes != first.classes:
             expected = f"expected those of {first.root}: {shorten([*first.classes])}"

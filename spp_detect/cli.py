@@ -118,6 +118,7 @@ ready_option = click.option(
     "ready",
     multiple=True,
     type=click.Choice(list_names()),
+    hidden=not list_names(),
     help="A ready model, see `models`, instead of RUN or together with it.",
 )
 trunk_option = click.option(
@@ -417,7 +418,11 @@ def detect(
 @app.command()
 def models() -> None:
     """List the models that come with the package, ready to detect."""
-    show_models(describe_models())
+    described = describe_models()
+    if not described:
+        print("none come with this version: train one")
+        return
+    show_models(described)
 
 
 @app.command()
@@ -752,7 +757,7 @@ def _collect_settings(
 def _join_models(runs: tuple[Path, ...], ready: tuple[str, ...]) -> list[Path]:
     """Folders of all models that detect together, those of RUNs first."""
     if not runs and not ready:
-        raise click.UsageError("no model: give a RUN, or --model NAME")
+        raise click.UsageError("no model: give a RUN, or --model NAME of one in `models`")
     return [*map(find_model, runs), *(FOLDER / name for name in ready)]
 
 

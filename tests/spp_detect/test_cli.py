@@ -384,6 +384,8 @@ def test_ready_models_are_listed(spp, monkeypatch, tmp_path):
     (folder / "config.json").write_text(json.dumps(text))
     measured = {"mAP": 0.543, "photographs": 200, "split": "test", "seconds": 50.0}
     (folder / "metrics.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(ready_models, "FOLDER", tmp_path / "none")
+    assert spp("models")[:2] == (0, "none come with this version: train one\n")
     monkeypatch.setattr(ready_models, "FOLDER", tmp_path)
     status, table, _ = spp("models")
     assert status == 0
