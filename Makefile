@@ -34,7 +34,6 @@ bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/finetuning.py $(DATA) $(WEIGHTS) --out $(BENCH)/finetuning.json
 	$(BIN)/python benchmarks/detection.py $(RUN) $(DATA) --out $(BENCH)/detection.json
 	$(BIN)/python benchmarks/beside_other_work.py $(RUN) $(DATA) --out $(BENCH)/beside_other_work.json
-	$(BIN)/python benchmarks/training_cost.py $(RUN) --out $(BENCH)/training_cost.json
 	$(BIN)/spp-detect benchmark $(RUN) $(DATA) --images 5 --out $(BENCH)/rcnn
 
 $(RUN)/metrics.json: | install
