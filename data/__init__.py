@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data.dataset import check_photographs, is_labelled, open_dataset
 from data.errors import DataError
-from data.folder import find_photographs
+from data.folder import count_passed_over, find_photographs
 from data.labels import LabelledSet, Labels, Photograph, join_sets
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.synthetic import SYNTHETIC_CLASSES, make_synthetic_set
@@ -20,6 +20,7 @@ __all__ = [
     "Photograph",
     "as_photo",
     "check_photographs",
+    "count_passed_over",
     "find_photographs",
     "is_labelled",
     "join_sets",

@@ -58,6 +58,9 @@ def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: i
         raise problem(path, "an image or category id stands twice; expected unique ids")
     if not files:
         raise problem(path, "holds no image; expected at least one")
+    for name in files.values():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise problem(path, f"file_name {name!r}; expected a path within its folder")
     folder = _find_folder(path, split, next(iter(files.values())))
     records = {}
     for image_id, file_name in files.items():

@@ -12,10 +12,11 @@ from data.labels import LabelledSet, Photograph
 from data.photo import DEFAULT_MAX_SIDE, read_photo
 from data.voc import find_voc_folder, read_voc
 from data.yolo import read_yolo
+from data.yolo_description import YAML_SUFFIXES, find_description
 
 _EXPECTED = (
     "expected a VOC folder (Annotations, JPEGImages, ImageSets/Main), a COCO .json file "
-    "or a YOLO folder (images, labels, classes.txt or data.yaml)"
+    "or a YOLO folder (images, labels, classes.txt or data.yaml) or its .yaml"
 )
 
 
@@ -31,7 +32,7 @@ def open_dataset(
     ----------
     path : path
         A VOC folder or one that holds exactly one (VOCdevkit or its parent), a COCO instances file,
-        or a YOLO folder.
+        or a YOLO folder or its .yaml file.
     split : str
         The split's name; without meaning for a COCO file, which is one split.
     classes : sequence of str, optional
@@ -72,6 +73,8 @@ def open_dataset(
     if path.is_file():
         if path.suffix.lower() == ".json":
             return read_coco(path, split, classes, max_side)
+        if path.suffix.lower() in YAML_SUFFIXES:
+            return read_yolo(path, split, classes, max_side)
         raise problem(path, f"not a labelled set; {_EXPECTED}")
     voc = find_voc_folder(path)
     if voc is not None:
@@ -110,12 +113,12 @@ def is_labelled(path: Path | str) -> bool:
     """
     path = Path(path)
     if path.is_file():
-        return path.suffix.lower() == ".json"
+        return path.suffix.lower() in (".json", *YAML_SUFFIXES)
     return path.is_dir() and (find_voc_folder(path) is not None or _is_yolo(path))
 
 
 def _is_yolo(path: Path) -> bool:
-    return any((path / name).exists() for name in ("classes.txt", "data.yaml", "labels"))
+    return (path / "labels").exists() or find_description(path) is not None
 
 
 def check_photographs(

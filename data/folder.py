@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from data.errors import problem
@@ -54,6 +55,33 @@ def find_photographs(folder: Path | str) -> list[Path]:
     if not found:
         raise problem(folder, f"holds no photograph; expected files {' '.join(PHOTO_SUFFIXES)}")
     return found
+
+
+def count_passed_over(folder: Path | str) -> Counter[str]:
+    """Count the other files of a folder by their suffixes, hidden ones left out.
+
+    Parameters
+    ----------
+    folder : path
+        As of `find_photographs`.
+
+    Returns
+    -------
+    collections.Counter
+        By the suffix in lower case, "" for a name without one; empty for a single photograph.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.png", "b.HEIC", "c.heic", "notes"):
+    ...         Path(folder, name).touch()
+    ...     count_passed_over(folder)
+    Counter({'.heic': 2, '': 1})
+    """
+    folder = Path(folder)
+    others = [p for p in folder.rglob("*") if not is_photograph(p) and not _is_hidden(p, folder)]
+    return Counter(path.suffix.lower() for path in others if path.is_file())
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -18,8 +19,10 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -29,11 +32,13 @@ from data.errors import DataError, problem
 PhotoLike: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]"
 
 DEFAULT_MAX_SIDE = 10_000
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_OTHERS = (".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
+_JPEG_2000 = (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc")
 
 # Pillow's readers are called directly: Image.open applies the process-wide Image.MAX_IMAGE_PIXELS,
 # which would stand in the way of a raised max_side and is not ours to change.
-_READERS = {
+_READERS: dict[bytes, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.jpeg_factory,
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
@@ -41,7 +46,17 @@ _READERS = {
     b"RIFF": WebPImagePlugin.WebPImageFile,
     b"II*\0": TiffImagePlugin.TiffImageFile,
     b"MM\0*": TiffImagePlugin.TiffImageFile,
+    b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    b"\xff\x4f\xff\x51": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    **{b"P%d" % kind: PpmImagePlugin.PpmImageFile for kind in range(1, 7)},
 }
+PHOTO_SUFFIXES: tuple[str, ...] = (*_JPEG, *_OTHERS, *_JPEG_2000)
+if find_spec("PIL.AvifImagePlugin"):  # since Pillow 11.3
+    from PIL import AvifImagePlugin
+
+    if AvifImagePlugin.SUPPORTED:
+        PHOTO_SUFFIXES += (".avif", ".avifs")
+        _READERS |= dict.fromkeys((b"ftypavif", b"ftypavis"), AvifImagePlugin.AvifImageFile)
 _EXPECTED = "expected a path, a PIL image or an array of uint8, (H, W, 3) or (H, W)"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,7 +73,7 @@ _PILLOW = threading.Lock()
 
 
 def read_photo(path: Path | str, max_side: int = DEFAULT_MAX_SIDE) -> npt.NDArray[np.uint8]:
-    """Read a JPEG, PNG, BMP, GIF, WebP or TIFF file as the user sees it.
+    """Read a file of one of the kinds `PHOTO_SUFFIXES` as the user sees it.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits, and
     of an animation the first frame is taken.
@@ -188,6 +203,8 @@ def _read_header(path: Path, stream: IO[bytes]) -> ImageFile.ImageFile:
     start = stream.read(16)
     if not start:
         raise problem(path, "is empty (0 bytes); expected a photograph")
+    if start[4:8] == b"ftyp":  # AVIF's, behind the length of its box
+        start = start[4:]
     for signature, reader in _READERS.items():
         if start.startswith(signature):
             stream.seek(0)
@@ -195,7 +212,7 @@ def _read_header(path: Path, stream: IO[bytes]) -> ImageFile.ImageFile:
                 image = reader(stream)
                 _orientation(image)  # parsed here, where its warnings are held back, and kept
                 return image
-    raise problem(path, "not a photograph; expected a JPEG, PNG, BMP, GIF, WebP or TIFF file")
+    raise problem(path, f"not a photograph; expected one of the kinds {' '.join(PHOTO_SUFFIXES)}")
 
 
 def _read_image(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -1,13 +1,11 @@
-"""YOLO folders: images, labels and the class names in classes.txt or data.yaml."""
+"""YOLO sets: photographs, labels, and a .yaml or classes.txt that names the classes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import problem, shorten
-from data.folder import is_photograph
 from data.labels import (
     LabelledObject,
     LabelledSet,
@@ -18,61 +16,76 @@ from data.labels import (
     clip_box,
 )
 from data.photo import photo_size
+from data.yolo_description import (
+    ALIASES,
+    PARTS,
+    Description,
+    find_description,
+    find_labels,
+    list_folder,
+    read_description,
+    read_text,
+)
 
-_FLOW_ITEM = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,"'\[\]{}])+""")
-_ITEM = re.compile(r"""\s*(?:-\s|(?P<key>\d+)\s*:\s)?\s*(?P<name>"[^"]*"|'[^']*'|.*?)\s*""")
 
+def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
+    """Read one split of a YOLO set.
 
-def read_yolo(root: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
-    """Read one split of a YOLO folder: images/SPLIT, SPLIT/images or, unsplit, images.
-
-    A photograph without a label file has no objects, as is YOLO's custom.
+    Its photographs lie where the .yaml says, else in images/SPLIT, SPLIT/images or, unsplit, in
+    images; trainval is train and val where it is not a split of its own. A photograph without a
+    label file has no objects, as is YOLO's custom.
 
     Parameters
     ----------
-    root : pathlib.Path
-        Holds the folders and classes.txt or data.yaml.
+    path : pathlib.Path
+        A .yaml as ultralytics and Roboflow write it, or a folder that holds one or classes.txt.
     split : str
         The split's name.
     classes : sequence of str or None
-        Class names, whose order is kept; None takes those of classes.txt or
-        data.yaml in their order.
+        Class names, whose order is kept; None takes the set's own in their order.
     max_side : int
         Widest and highest photograph accepted, in pixels.
 
     Returns
     -------
     LabelledSet
-        Its photographs in the order of their files' names.
+        Its photographs in the order of their files' names, or of a list of them.
 
     Raises
     ------
     DataError
         A file is missing or broken, or holds what cannot be; see `open_dataset`.
     """
-    names = _read_names(root)
-    images, labels = _find_folders(root, split)
+    description = _describe(path)
+    root = description.path.parent
+    photos = description.find_photographs(split) or _find_in_folders(root, split)
     records = []
-    for photo in sorted(path for path in images.iterdir() if is_photograph(path)):
+    for photo in photos:
         width, height = photo_size(photo, max_side)
-        source = labels / f"{photo.stem}.txt"
-        objects = _read_objects(source, names, width, height) if source.exists() else []
+        source = find_labels(photo)
+        if not source.parent.is_dir():
+            raise problem(source.parent, f"no such folder; expected the labels of {photo.parent}")
+        known = source.exists()
+        objects = _read_objects(source, description.names, width, height) if known else []
         records.append(Record(photo.stem, photo, source, width, height, objects))
-    wanted = names if classes is None else check_classes("classes", classes)
+    wanted = description.names if classes is None else check_classes("classes", classes)
     return build_set(root, split, wanted, records)
 
 
-def _find_folders(root: Path, split: str) -> tuple[Path, Path]:
-    pairs = [
-        (root / "images" / split, root / "labels" / split),
-        (root / split / "images", root / split / "labels"),
-        (root / "images", root / "labels"),
-    ]
-    for images, labels in pairs:
-        if images.is_dir() and any(is_photograph(path) for path in images.iterdir()):
-            if not labels.is_dir():
-                raise problem(labels, f"no such folder; expected the labels of {images}")
-            return images, labels
+def _describe(path: Path) -> Description:
+    file = find_description(path) if path.is_dir() else path
+    if file is None:
+        raise problem(path, "no class names; expected classes.txt or data.yaml in it")
+    return read_description(file)
+
+
+def _find_in_folders(root: Path, split: str) -> list[Path]:
+    """Find a split's photographs in the usual folders; at least one."""
+    photos = _list_split(root, split)
+    photos = photos or [p for part in PARTS.get(split, ()) for p in _list_split(root, part)]
+    photos = photos or list_folder(root / "images")
+    if photos:
+        return photos
     there = sorted(p.name for p in (root / "images").glob("*") if p.is_dir())
     raise problem(
         root / "images" / split,
@@ -80,48 +93,19 @@ def _find_folders(root: Path, split: str) -> tuple[Path, Path]:
     )
 
 
-def _read_text(path: Path, expected: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise problem(path, f"cannot be read ({error}); expected {expected}") from error
-
-
-def _read_names(root: Path) -> tuple[str, ...]:
-    for path in (root / "classes.txt", root / "data.yaml"):
-        if path.is_file():
-            text = _read_text(path, "class names")
-            lines = text.splitlines()
-            names = _parse_yaml_names(path, lines) if path.suffix == ".yaml" else lines
-            return check_classes(str(path), [name.strip() for name in names if name.strip()])
-    raise problem(root, "no class names; expected classes.txt or data.yaml in it")
-
-
-def _parse_yaml_names(path: Path, lines: list[str]) -> list[str]:
-    """Return the entry `names` of a YAML file: a list or a map from 0, in a line or in a block."""
-    lines = [re.sub(r"(^|\s)#.*", "", line) for line in lines]
-    starts = [i for i, line in enumerate(lines) if re.match(r"names\s*:", line)]
-    if len(starts) != 1:
-        raise problem(path, "expected one entry 'names'")
-    head, rest = lines[starts[0]].split(":", 1)[1].strip(), lines[starts[0] + 1 :]
-    if head[:1] in ("[", "{"):
-        inside = re.split(r"[\]}]", "\n".join([head[1:], *rest]))[0].replace("\n", " ")
-        items = [item for item in _FLOW_ITEM.findall(inside) if item.strip()]
-    else:
-        rest = [line for line in rest if line.strip()]
-        ends = (i for i, line in enumerate(rest) if not line.startswith((" ", "\t", "-")))
-        items = rest[: next(ends, len(rest))]
-    matches = [match for match in map(_ITEM.fullmatch, items) if match]
-    keys = [match["key"] for match in matches]
-    if any(keys) and keys != [str(i) for i in range(len(keys))]:
-        raise problem(path, f"names numbered {keys}; expected 0, 1, 2 and so on")
-    return [match["name"].strip("\"'") for match in matches]
+def _list_split(root: Path, split: str) -> list[Path]:
+    for name in ALIASES.get(split, (split,)):
+        photos = list_folder(root / "images" / name)
+        photos = photos or list_folder(root / name / "images")
+        if photos:
+            return photos
+    return []
 
 
 def _read_objects(
     path: Path, names: tuple[str, ...], width: int, height: int
 ) -> list[LabelledObject]:
-    lines = _read_text(path, "YOLO labels").splitlines()
+    lines = read_text(path, "YOLO labels").splitlines()
     return [
         _read_object(path, f"line {number} {line.strip()!r}", line.split(), names, width, height)
         for number, line in enumerate(lines, 1)

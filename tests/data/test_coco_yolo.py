@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from data import DataError, open_dataset
+from data import DataError, is_labelled, open_dataset
 
 
 def photo(path, size=(100, 80)):
@@ -121,6 +121,15 @@ def test_broken_coco(coco):
     assert "b.jpg: no such file" in refusal(coco)
 
 
+@pytest.mark.parametrize("name", ["../val2017/a.jpg", "{root}/val2017/a.jpg", "c/../a.jpg"])
+def test_coco_photographs_lie_within_their_folder(coco, name):
+    other = content()
+    other["images"][0]["file_name"] = name = name.format(root=coco.parent.parent)
+    coco.write_text(json.dumps(other))
+    text = refusal(coco)
+    assert name in text and str(coco) in text and "within" in text
+
+
 @pytest.fixture
 def yolo(tmp_path):
     photo(tmp_path / "images" / "val" / "a.jpg")
@@ -171,7 +180,87 @@ def test_yaml_names_may_hold_spaces_and_digits(yolo):
         assert open_dataset(yolo, "val").classes == ("a, b", "3 d", "x-y")
 
 
-@pytest.mark.parametrize("text", ["nc: 2", "names: []", "names:\nnc: 2", "names: {0: a, 2: b}"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            'names: ["traffic # light", "it\'s", 1.10, no]',
+            ("traffic # light", "it's", "1.10", "no"),
+        ),
+        ("names: !!python/object/apply:os.abort [a]", ("a",)),  # tags make nothing
+        ("names: {1: ant, 0: zebra}", ("zebra", "ant")),
+        ("names:\n  0: 'zebra'  # striped\n  1: >-\n    an ant\n", ("zebra", "an ant")),
+    ],
+)
+def test_yaml_names_are_not_altered(yolo, text, expected):
+    (yolo / "classes.txt").unlink()
+    (yolo / "labels" / "val" / "b.txt").unlink()
+    (yolo / "data.yaml").write_text(text)
+    assert open_dataset(yolo, "val").classes == expected
+
+
+def test_any_yaml_describes_a_set(yolo):
+    (yolo / "classes.txt").unlink()
+    path = yolo / "animals.YML"
+    path.write_text("names: [zebra, ant]")
+    (yolo / "workflow.yaml").write_text("jobs: [a, b]")
+    (yolo / "broken.yaml").write_text("a: [")
+    assert is_labelled(yolo) and is_labelled(path)
+    for given in (yolo, path):
+        assert open_dataset(given, "val").classes == ("zebra", "ant")
+    (yolo / "birds.yaml").write_text("names: [tit]")
+    assert "both have class names" in refusal(yolo)
+    assert open_dataset(path, "val").classes == ("zebra", "ant")
+
+
+@pytest.mark.parametrize("place", ["deep/images", "../deep/images", "[deep/images]", "list.txt"])
+@pytest.mark.parametrize("base", ["", "path: .\n", "path: ../set\n", "path: /nowhere\n"])
+def test_yaml_splits(tmp_path, place, base):
+    root = tmp_path / "set"
+    photo(root / "deep" / "images" / "more" / "a.jpg")
+    photo(root / "deep" / "images" / "b.jpg")
+    (root / "deep" / "labels" / "more").mkdir(parents=True)
+    (root / "deep" / "labels" / "more" / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (root / "list.txt").write_text("./deep/images/b.jpg\n\ndeep/images/more/a.jpg\n")
+    (root / "set.yaml").write_text(f"{base}names: [ant]\nval: {place}\ntrain: absent\n")
+    dataset = open_dataset(root / "set.yaml", "val")
+    assert {p.name: len(p.labels) for p in dataset} == {"a": 1, "b": 0}
+    if place == "list.txt":
+        assert [p.name for p in dataset] == ["b", "a"]
+    assert "names absent, which is not there" in refusal(root, "train")
+
+
+def test_trainval_is_train_and_val(yolo):
+    photo(yolo / "train" / "images" / "c.jpg")
+    (yolo / "train" / "labels").mkdir()
+    assert [p.name for p in open_dataset(yolo, "trainval")] == ["c", "a", "b"]
+    (yolo / "data.yaml").write_text("names: [x, y]\ntrain: train/images\nvalid: images/val\n")
+    dataset = open_dataset(yolo, "trainval")
+    assert [p.name for p in dataset] == ["c", "a", "b"] and dataset.classes == ("x", "y")
+    assert [p.name for p in open_dataset(yolo, "val")] == ["a", "b"]
+
+
+def test_roboflow_calls_val_valid(yolo):
+    (yolo / "valid").mkdir()
+    (yolo / "images" / "val").rename(yolo / "valid" / "images")
+    (yolo / "labels" / "val").rename(yolo / "valid" / "labels")
+    assert len(open_dataset(yolo, "val")) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nc: 2",
+        "names: []",
+        "names:\nnc: 2",
+        "names: {0: a, 2: b}",
+        "names: [a, '']",
+        "names: [a, [b]]",
+        "names: [a",
+        "names: [a, b]\nval: {a: b}",
+        "- names",
+    ],
+)
 def test_bad_yaml_names(yolo, text):
     (yolo / "classes.txt").unlink()
     (yolo / "data.yaml").write_text(text)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from data import DataError, find_photographs, photo_size, read_photo
+from data import PHOTO_SUFFIXES, DataError, find_photographs, photo_size, read_photo
 
 RNG = np.random.default_rng(7)
 SMOOTH = cv2.resize(RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8), (50, 40))
@@ -48,7 +48,7 @@ def write_png(path, width, height, depth, colour, rows):
     )
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "ppm", "jp2", "j2k"])
 def test_lossless_kinds_give_the_pixels_back(tmp_path, suffix):
     path = tmp_path / f"photo.{suffix}"
     Image.fromarray(SMOOTH).save(path, **({"lossless": True} if suffix == "webp" else {}))
@@ -64,6 +64,18 @@ def test_jpeg_reads_as_opencv_reads_it(tmp_path):
     theirs = cv2.imread(str(path))[:, :, ::-1]
     assert np.abs(read_photo(path).astype(int) - theirs).max() <= 3
     assert np.abs(read_photo(str(path)).astype(int) - SMOOTH).mean() < 3
+
+
+def test_avif(tmp_path):
+    if ".avif" not in PHOTO_SUFFIXES:
+        pytest.skip("this Pillow reads no AVIF")
+    path = tmp_path / "photo.AVIF"
+    Image.fromarray(SMOOTH).save(path, "AVIF", quality=95)
+    found = read_photo(path)
+    assert photo_size(path) == (50, 40) and find_photographs(tmp_path) == [path]
+    assert np.abs(found.astype(int) - SMOOTH).mean() < 3
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "damaged" in error_of(read_photo, path)
 
 
 def test_contents_and_not_the_suffix_decide(tmp_path):

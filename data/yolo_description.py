@@ -1,0 +1,161 @@
+"""What describes a YOLO set: a .yaml as ultralytics and Roboflow write it, or classes.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.errors import problem, shorten
+from data.folder import find_photographs, is_photograph
+from data.labels import check_classes
+
+YAML_SUFFIXES = (".yaml", ".yml")
+# Roboflow calls the folder of "val" so.
+ALIASES = {"val": ("val", "valid")}
+# What trainval is where a set has only its parts.
+PARTS = {"trainval": ("train", "val")}
+
+
+@dataclass(frozen=True)
+class Description:
+    """Class names, and where the splits lie where the file says so.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    names : tuple of str
+        The classes, in the order of their numbers.
+    folders : tuple of pathlib.Path
+        Against which the splits' places are read, the first that has them.
+    splits : dict of str to list of str
+        Folders of photographs or .txt lists of them, by the split's name.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    folders: tuple[Path, ...]
+    splits: dict[str, list[str]] = field(default_factory=dict)
+
+    def find_photographs(self, split: str) -> list[Path] | None:
+        """Find a split's photographs; None where the file does not say where they lie."""
+        for name in ALIASES.get(split, (split,)):
+            if name in self.splits:
+                found = [p for place in self.splits[name] for p in self._list(place)]
+                return list(dict.fromkeys(found))
+        parts = [self.find_photographs(part) for part in PARTS.get(split, ())]
+        known = [part for part in parts if part is not None]
+        return [path for part in known for path in part] if known else None
+
+    def _list(self, place: str) -> list[Path]:
+        found = self._find(place, self.folders)
+        if found.is_dir():
+            return find_photographs(found)
+        folders = (found.parent, *self.folders)
+        lines = read_text(found, "a list of photographs").splitlines()
+        return [self._find(line.strip(), folders) for line in lines if line.strip()]
+
+    def _find(self, place: str, folders: Sequence[Path]) -> Path:
+        # Roboflow writes ../train/images of a folder beside the file.
+        for folder in folders:
+            for path in (folder / place, folder / place.removeprefix("../")):
+                if path.exists():
+                    return path
+        raise problem(self.path, f"names {place}, which is not there; expected it in {folders[0]}")
+
+
+def find_description(root: Path) -> Path | None:
+    """Find what describes a YOLO folder: data.yaml, classes.txt or its only .yaml with names."""
+    for path in (root / "data.yaml", root / "classes.txt"):
+        if path.is_file():
+            return path
+    files = sorted(p for p in root.iterdir() if p.suffix.lower() in YAML_SUFFIXES and p.is_file())
+    described = [path for path in files if _has_names(path)]
+    if len(described) > 1:
+        names = " and ".join(path.name for path in described[:2])
+        raise problem(root, f"{names} both have class names; expected one, or give its path")
+    return described[0] if described else None
+
+
+def read_description(path: Path) -> Description:
+    """Read class names and splits.
+
+    Raises
+    ------
+    DataError
+        For a file that cannot be read or is no such description.
+    """
+    text = read_text(path, "class names")
+    if path.suffix.lower() not in YAML_SUFFIXES:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return Description(path, check_classes(str(path), lines), (path.parent,))
+    try:
+        content = _load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise problem(path, f"broken YAML ({error}); expected class names") from error
+    if not isinstance(content, dict) or "names" not in content:
+        raise problem(path, "has no entry 'names'; expected the classes there")
+    names = _read_names(path, content["names"])
+    base = _read_places(path, "path", content.get("path"))[:1]
+    folders = (*(path.parent / one for one in base), path.parent)
+    keys = ("train", "val", "valid", "test", "trainval")
+    splits = {key: _read_places(path, key, content.get(key)) for key in keys}
+    return Description(path, names, folders, {k: places for k, places in splits.items() if places})
+
+
+def find_labels(photo: Path) -> Path:
+    """Find a photograph's labels: beside it, else in `labels` for the last `images` of its path."""
+    beside = photo.with_suffix(".txt")
+    parts = list(beside.parts)
+    if "images" not in parts[:-1] or beside.is_file():
+        return beside
+    last = max(i for i, part in enumerate(parts[:-1]) if part == "images")
+    return Path(*parts[:last], "labels", *parts[last + 1 :])
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Read a text file; DataError says what was expected there."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise problem(path, f"cannot be read ({error}); expected {expected}") from error
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """List the photographs that lie in a folder itself, sorted; none where there is no folder."""
+    return sorted(p for p in folder.iterdir() if is_photograph(p)) if folder.is_dir() else []
+
+
+def _load(text: str) -> Any:
+    """Load a YAML file with all scalars as text: a class called 1.10, or no, keeps its name."""
+    return yaml.load(text, yaml.BaseLoader)
+
+
+def _read_names(path: Path, names: Any) -> tuple[str, ...]:
+    if isinstance(names, dict):
+        if set(names) != set(map(str, range(len(names)))):
+            numbers = shorten([str(number) for number in names])
+            raise problem(path, f"names numbered {numbers}; expected 0, 1, 2 and so on")
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise problem(path, "names: expected a list of names, or a map of them from 0")
+    return check_classes(str(path), names)
+
+
+def _read_places(path: Path, key: str, value: Any) -> list[str]:
+    places = value if isinstance(value, list) else [value] if value else []
+    if not all(isinstance(place, str) and place for place in places):
+        raise problem(path, f"{key}: expected a path or a list of them")
+    return places
+
+
+def _has_names(path: Path) -> bool:
+    try:
+        content = _load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
+    return isinstance(content, dict) and "names" in content
