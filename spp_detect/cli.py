@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -71,6 +72,7 @@ from spp_detect.provenance import find_commit, find_version, record_run
 from spp_detect.ready_models import FOLDER, describe_models, find_model, is_ready, list_names
 from spp_detect.report.chart import plot_seconds
 from spp_detect.report.errors import plot_errors
+from spp_detect.report.folder import PAGE, ReportError
 from spp_detect.report.terminal import (
     show_benchmark,
     show_errors,
@@ -102,12 +104,27 @@ USER_ERRORS = (
     ModelError,
     ProposalError,
     RegressionError,
+    ReportError,
     SvmError,
     TrainingError,
     TuningError,
     WeightsError,
     OSError,
 )
+
+
+class FiniteFloat(click.FloatRange):
+    """A number, and not NaN or infinite."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Turn a word into a number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 path_type = click.Path(path_type=Path)
 labelled_data = click.argument("data", type=path_type)
@@ -389,7 +406,7 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
 @trunk_option
 @test_time_option
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
-@click.option("--min-score", type=float, default=-0.8, help="Least score of a detection.")
+@click.option("--min-score", type=FiniteFloat(), default=-0.8, help="Least score of a detection.")
 @device_option
 @max_side_option
 @threads_option
@@ -411,8 +428,9 @@ def detect(
     """
     detector = load_detector(_join_models(runs, ready), device, weights)
     detector = detector.change(**dict(parse_setting(change) for change in changes))
-    skipped = report_folder(detector, folder, out, min_score, max_side)
-    sys.exit(2 if skipped else 0)
+    report = report_folder(detector, folder, out, min_score, max_side)
+    print(f"{report.summary}; {out / PAGE}")
+    sys.exit(2 if report.skipped else 0)
 
 
 @app.command()

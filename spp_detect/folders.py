@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data import DEFAULT_MAX_SIDE, DataError, find_photographs, is_labelled, open_dataset
+from data import (
+    DEFAULT_MAX_SIDE,
+    DataError,
+    count_passed_over,
+    find_photographs,
+    is_labelled,
+    open_dataset,
+)
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.progress import track
 from spp_detect.provenance import record_run
-from spp_detect.report.folder import FolderReport
+from spp_detect.report.folder import FolderReport, leave_out_reports
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +36,7 @@ def report_folder(
     out: Path,
     min_score: float,
     max_side: int = DEFAULT_MAX_SIDE,
-) -> int:
+) -> FolderReport:
     """Detect on a folder and write what was found; what is done is saved along the way.
 
     Parameters
@@ -39,7 +46,8 @@ def report_folder(
     folder : Path
         Photographs, in folders of any depth, or a single one.
     out : Path
-        Gets detections.json (COCO results), detections.csv, drawn/ and index.html.
+        Gets detections.json (COCO results), detections.csv, photographs.csv, drawn/ and index.html;
+        a new folder, or that of an earlier run. Results below `folder` are not detected in.
     min_score : float
         Least score of a detection.
     max_side : int
@@ -47,24 +55,37 @@ def report_folder(
 
     Returns
     -------
-    int
-        How many photographs could not be read; each is logged.
+    FolderReport
+        What was written; each photograph that could not be read was logged.
+
+    Raises
+    ------
+    DataError
+        For a folder without photographs.
+    ReportError
+        For an `out` that holds other files.
     """
-    paths = find_photographs(folder)
+    found_there = find_photographs(folder)
     report = FolderReport(folder, out, detector.classes)
+    paths = leave_out_reports(found_there, folder)
+    _tell_passed_over(folder, len(found_there) - len(paths))
     saved = time.monotonic()
     try:
         for path, found in track(detector.detect_paths(paths, max_side), "detection", len(paths)):
-            if isinstance(found, DataError):
-                report.skip(found)
-                continue
-            report.add(path, found[found.scores >= min_score], max_side)
+            try:
+                if isinstance(found, DataError):
+                    raise found
+                report.add(path, found[found.scores >= min_score], max_side)
+            except DataError as error:
+                report.skip(path, error)
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 report.save()
                 saved = time.monotonic()
-    finally:
+    except BaseException:
         report.save()
-    return len(report.skipped)
+        raise
+    report.finish()
+    return report
 
 
 def propose_folder(
@@ -126,3 +147,12 @@ def propose_folder(
     }
     write_json(out.with_suffix(".json"), numbers)
     return recall, len(paths) - len(windows)
+
+
+def _tell_passed_over(folder: Path, drawings: int) -> None:
+    kinds = count_passed_over(folder)
+    if kinds:
+        each = ", ".join(f"{count} {kind or 'without'}" for kind, count in kinds.most_common())
+        logger.warning("passed over %d files by their suffix: %s", kinds.total(), each)
+    if drawings:
+        logger.warning("passed over %d photographs in folders of results", drawings)

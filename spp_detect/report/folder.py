@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
-from pathlib import Path
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -13,9 +16,16 @@ from data import DataError, read_photo
 from eval import Detections
 from spp_detect.files import write_json, write_text
 from spp_detect.report.drawing import draw_detections, save_image
-from spp_detect.report.page import Figure, render_page
+from spp_detect.report.page import GENERATOR, Figure, render_page
 
 logger = logging.getLogger(__name__)
+
+LONGEST_NAME = 200  # bytes of a file's name: with what is added to it, within any file system's 255
+PAGE = "index.html"
+
+
+class ReportError(ValueError):
+    """A folder that the results cannot be written to; one line says why."""
 
 
 class FolderReport:
@@ -26,9 +36,14 @@ class FolderReport:
     root : Path
         Paths are told relative to it.
     out : Path
-        Gets detections.json, detections.csv, drawn/ and index.html.
+        Gets detections.json, detections.csv, photographs.csv, drawn/ and index.html.
     classes : tuple of str
         Names of the classes.
+
+    Raises
+    ------
+    ReportError
+        For an `out` that holds anything else than an earlier report.
     """
 
     def __init__(self, root: Path, out: Path, classes: tuple[str, ...]) -> None:
@@ -38,10 +53,36 @@ class FolderReport:
         self.skipped: list[str] = []
         self._results: list[dict[str, Any]] = []
         self._figures: list[Figure] = []
+        self._account: list[tuple[str, int, str]] = []  # name, detections, error
+        if out.exists() and not is_report(out) and (not out.is_dir() or any(out.iterdir())):
+            raise ReportError(
+                f"{out}: holds other files; expected a new folder, or of an earlier run"
+            )
+        if not is_report(out):
+            self._write_page()  # marks the folder
+
+    @property
+    def summary(self) -> str:
+        """How many photographs and detections there are, in words."""
+        counts = [count for _, count, error in self._account if not error]
+        empty = counts.count(0)
+        return (
+            f"{len(self._account)} photographs: {len(counts) - empty} with {sum(counts)} "
+            f"detections, {empty} without, {len(self.skipped)} failed"
+        )
 
     def add(self, path: Path, found: Detections, max_side: int) -> None:
-        """Take one photograph's detections and draw them."""
-        name = path.relative_to(self.root).as_posix() if path != self.root else path.name
+        """Take one photograph's detections and draw them.
+
+        Raises
+        ------
+        DataError
+            For a photograph that can no longer be read.
+        """
+        name = self._name(path)
+        image = draw_detections(read_photo(path, max_side), found, self.classes)
+        drawn = make_safe(f"drawn/{name}.jpg")
+        save_image(image, self.out / drawn)
         for box, score, label in found:
             x1, y1, x2, y2 = (round(value, 2) for value in box.tolist())
             self._results.append(
@@ -53,35 +94,97 @@ class FolderReport:
                     "score": round(score, 5),
                 }
             )
-        drawn = f"drawn/{name}.jpg"
-        image = draw_detections(read_photo(path, max_side), found, self.classes)
-        save_image(image, self.out / drawn)
         objects = ", ".join(self.classes[label] for label in found.labels) or "nothing found"
         self._figures.append(Figure(quote(drawn), name, objects))
+        self._account.append((name, len(found), ""))
 
-    def skip(self, error: DataError) -> None:
+    def skip(self, path: Path, error: DataError) -> None:
         """Note a photograph that could not be read."""
-        logger.warning("skipped: %s", error)
-        self.skipped.append(str(error))
+        told = make_readable(str(error))
+        logger.warning("skipped: %s", told)
+        self.skipped.append(told)
+        self._account.append((self._name(path), 0, told))
 
     def save(self) -> None:
         """Write what is known so far, each file whole."""
         write_json(self.out / "detections.json", self._results)
         write_text(self.out / "detections.csv", self._csv())
+        rows = (("photograph", "detections", "error"), *self._account)
+        write_text(self.out / "photographs.csv", _write_csv(rows))
+        self._write_page()
+
+    def finish(self) -> None:
+        """Write everything and remove the drawings of an earlier run that this one has not."""
+        self.save()
+        own = {
+            quote(p.relative_to(self.out).as_posix()): p for p in self.out.glob("drawn/**/*.jpg")
+        }
+        for address in own.keys() - {figure.address for figure in self._figures}:
+            own[address].unlink()
+
+    def _name(self, path: Path) -> str:
+        relative = path.relative_to(self.root) if path != self.root else Path(path.name)
+        return make_readable(relative.as_posix())
+
+    def _write_page(self) -> None:
         facts = {
             "photographs": str(len(self._figures)),
             "detections": str(len(self._results)),
             "skipped": str(len(self.skipped)),
         }
         page = render_page("Detections", facts, [("Photographs", self._figures)], self.skipped)
-        write_text(self.out / "index.html", page)
+        write_text(self.out / PAGE, page)
 
     def _csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["photograph", "class", "score", "x1", "y1", "x2", "y2"])
+        rows: list[tuple[Any, ...]] = [("photograph", "class", "score", "x1", "y1", "x2", "y2")]
         for result in self._results:
             x, y, width, height = result["bbox"]
             corners = (x, y, round(x + width, 2), round(y + height, 2))
-            writer.writerow([result["image_id"], result["category"], result["score"], *corners])
-        return text.getvalue()
+            rows.append((result["image_id"], result["category"], result["score"], *corners))
+        return _write_csv(rows)
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder is what a `FolderReport` left, by the mark in its page."""
+    try:
+        with (folder / PAGE).open("rb") as page:
+            return GENERATOR.encode() in page.read(1000)
+    except OSError:
+        return False
+
+
+def leave_out_reports(paths: Iterable[Path], root: Path) -> list[Path]:
+    """Leave out photographs that lie in folders of results below `root`: they are drawings."""
+    known: dict[Path, bool] = {root: False}
+
+    def lies_in_report(folder: Path) -> bool:
+        if folder not in known:
+            known[folder] = lies_in_report(folder.parent) or is_report(folder)
+        return known[folder]
+
+    return [path for path in paths if path == root or not lies_in_report(path.parent)]
+
+
+def make_readable(text: str) -> str:
+    """Write bytes of a file's name that are no UTF-8 with a backslash, in hexadecimal."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def make_safe(path: str) -> str:
+    """Shorten names in a relative path that no file system takes; they stay different."""
+    return str(PurePosixPath(*map(_shorten, PurePosixPath(path).parts)))
+
+
+def _shorten(name: str) -> str:
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    suffix = PurePosixPath(name).suffix
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    start = name.encode()[: LONGEST_NAME - len(suffix.encode()) - 17].decode(errors="ignore")
+    return f"{start}-{digest}{suffix}"
+
+
+def _write_csv(rows: Iterable[tuple[Any, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

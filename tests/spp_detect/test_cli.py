@@ -3,8 +3,11 @@
 import csv
 import errno
 import json
+import os
 import shutil
 import sys
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -115,6 +118,85 @@ def test_detect_leaves_all_its_files_and_skips_a_bad_photograph(spp, small_model
     page = (out / "index.html").read_text()
     assert "drawn/deeper/photo%201.jpg.jpg" in page
     assert "bad.jpg" in page
+
+
+def test_every_photograph_is_accounted_for(spp, small_model, photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"no photograph")
+    (photos / "notes.TXT").touch()
+    (photos / "more.heic").touch()
+    out = tmp_path / "out"
+    status, told, errors = spp("detect", small_model, photos, "--out", out, "--min-score", "9")
+    assert status == 2
+    assert told.strip() == (
+        f"4 photographs: 0 with 0 detections, 3 without, 1 failed; {out / 'index.html'}"
+    )
+    assert "passed over 2 files by their suffix: 1 .heic, 1 .txt" in errors.replace(
+        "1 .txt, 1 .heic", "1 .heic, 1 .txt"
+    )
+    with (out / "photographs.csv").open(newline="") as file:
+        rows = {row["photograph"]: row for row in csv.DictReader(file)}
+    names = {"photo 0.jpg", "deeper/photo 1.jpg", "deeper/photo 2.jpg", "bad.jpg"}
+    assert rows.keys() == names
+    assert [name for name, row in rows.items() if row["error"]] == ["bad.jpg"]
+    assert {row["detections"] for row in rows.values()} == {"0"}
+
+
+def test_any_file_name_is_detected_in(spp, small_model, photos, tmp_path):
+    photo = (photos / "photo 0.jpg").read_bytes()
+    shutil.rmtree(photos / "deeper")
+    long = ["a" * 240 + ".jpg", "a" * 239 + "b.jpg", "ä" * 122 + ".jpg"]
+    names = [b"\xff\xfe.jpg", b"new\nline.jpg", b"<img onerror=x>.jpg", *map(os.fsencode, long)]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(photo)
+    out = tmp_path / "out"
+    status, told, _ = spp("detect", small_model, photos, "--out", out, "--min-score", "-2")
+    assert status == 0
+    assert told.startswith("7 photographs: 7 with")
+    drawn = sorted(path.name for path in (out / "drawn").iterdir())
+    assert len(drawn) == 7 and "<img onerror=x>.jpg.jpg" in drawn
+    found = {one["image_id"] for one in json.loads((out / "detections.json").read_text())}
+    assert found == {
+        "photo 0.jpg",
+        "\\xff\\xfe.jpg",
+        "new\nline.jpg",
+        "<img onerror=x>.jpg",
+        *long,
+    }
+    page = (out / "index.html").read_text()
+    assert "<img onerror" not in page
+    for name in drawn:
+        assert quote(f"drawn/{name}") in page
+
+
+def test_results_are_not_mixed_with_other_files(spp, small_model, photos, tmp_path):
+    theirs = tmp_path / "site"
+    theirs.mkdir()
+    (theirs / "index.html").write_text("<title>mine</title>")
+    for folder in (theirs, photos):
+        line = error_line(spp("detect", small_model, photos, "--out", folder))
+        assert str(folder) in line and "other files" in line
+    assert (theirs / "index.html").read_text() == "<title>mine</title>"
+    assert [path.name for path in theirs.iterdir()] == ["index.html"]
+
+
+def test_results_among_the_photographs_are_not_detected_in(spp, small_model, photos):
+    for out in (photos / "found", photos / "found", photos / "again"):
+        status, told, errors = spp("detect", small_model, photos, "--out", out)
+        assert status == 0 and told.startswith("3 photographs")
+    assert "passed over 3 photographs in folders of results" in errors
+    (photos / "deeper" / "photo 1.jpg").unlink()
+    assert spp("detect", small_model, photos, "--out", out)[0] == 0
+    drawn = {path.name for path in out.glob("drawn/**/*.jpg")}
+    assert drawn == {"photo 0.jpg.jpg", "photo 2.jpg.jpg"}, "a stale drawing stayed"
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "x"])
+def test_least_score_is_a_finite_number(spp, small_model, photos, tmp_path, score):
+    status, _, errors = spp(
+        "detect", small_model, photos, "--out", tmp_path / "o", f"--min-score={score}"
+    )
+    assert status == 2
+    assert "--min-score" in errors
 
 
 def test_detect_takes_one_photograph(spp, small_model, photos, tmp_path):
