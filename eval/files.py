@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from eval.detections import (
     join_detections,
 )
 
+_QUOTED = {ord(c): quote(c, safe="") for c in '%/\\:*?"<>|' + "".join(map(chr, range(32)))}
 _RESULT_KEYS = {"image_id", "category_id", "bbox", "score"}
 
 
@@ -41,7 +43,8 @@ def write_comp(
     """Write VOC detection files, ``comp4_det_test_CLASS.txt``, one for every class.
 
     Each line is ``NAME SCORE xmin ymin xmax ymax``, coordinates 1-based and inclusive, in the
-    order of the photographs. A class without detections gets an empty file. A score is written with
+    order of the photographs. A class without detections gets an empty file. What no file can be
+    called stands as in an address in CLASS and SPLIT: ``%2F`` for a slash. A score is written with
     as many digits as it takes to read the same float64 again, since the order of scores decides
     an AP; coordinates are written with 12 digits.
 
@@ -86,9 +89,6 @@ def write_comp(
     labels = check_classes(classes)
     _check_names(names)
     check_lengths(detections, names, "detections and names")
-    for part in (*labels, split):
-        if not part or "/" in part or "\\" in part or "\0" in part:
-            raise EvalError(f"name {part!r} cannot be part of a file name")
     if competition not in ("comp3", "comp4"):
         raise EvalError(f"competition: got {competition!r}, expected 'comp3' or 'comp4'")
     found, photographs = join_detections(detections, len(labels))
@@ -105,7 +105,7 @@ def write_comp(
                 strict=True,
             )
         ]
-        path = Path(folder) / f"{competition}_det_{split}_{class_name}.txt"
+        path = Path(folder) / f"{competition}_det_{_quote(split)}_{_quote(class_name)}.txt"
         write_atomically(path, "".join(lines).encode())
         paths.append(path)
     return paths
@@ -312,23 +312,31 @@ def _find_comp_files(
     present = sorted(path.name for path in folder.iterdir() if path.is_file())
     sets: dict[tuple[str, str], dict[str, Path]] = {}
     for class_name in classes:
-        pattern = re.compile(rf"(comp[34](?:[_-].+?)?)_det_(.+)_{re.escape(class_name)}\.txt")
+        pattern = re.compile(
+            rf"(comp[34](?:[_-].+?)?)_det_(.+)_{re.escape(_quote(class_name))}\.txt"
+        )
         for file_name in present:
             match = pattern.fullmatch(file_name)
-            if match and competition in (None, match[1]) and split in (None, match[2]):
+            wanted = split and _quote(split)
+            if match and competition in (None, match[1]) and wanted in (None, match[2]):
                 sets.setdefault((match[1], match[2]), {})[class_name] = folder / file_name
     if not sets:
-        wanted = f"{competition or 'comp4'}_det_{split or 'SPLIT'}_{classes[0]}.txt"
+        wanted = f"{competition or 'comp4'}_det_{split or 'SPLIT'}_{_quote(classes[0])}.txt"
         raise EvalError(f"{folder}: no comp3 or comp4 files, expected such as {wanted}")
     whole = [key for key, files in sets.items() if len(files) == len(classes)]
     if not whole:
         (mark, of_split), files = max(sets.items(), key=lambda item: len(item[1]))
         missing = next(name for name in classes if name not in files)
-        raise EvalError(f"{folder / f'{mark}_det_{of_split}_{missing}.txt'}: no such file")
+        raise EvalError(f"{folder / f'{mark}_det_{of_split}_{_quote(missing)}.txt'}: no such file")
     if len(whole) > 1:
         given = ", ".join(f"{mark}_det_{of_split}" for mark, of_split in whole)
         raise EvalError(f"{folder}: holds {given}; expected one set, or a choice of one")
     return [sets[whole[0]][class_name] for class_name in classes]
+
+
+def _quote(name: str) -> str:
+    """Write a name so that it can be part of a file's."""
+    return name.translate(_QUOTED)
 
 
 def _read_comp_file(path: Path, index_of: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:

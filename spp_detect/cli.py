@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -311,7 +312,9 @@ def train(
     classes = asked.classes.split(",") if asked.classes else None
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
     dataset = join_sets([_open_checked(one, asked.split, classes, max_side) for one in data])
-    assemble_run(out, dataset, asked, resources).train()
+    run = assemble_run(out, dataset, asked, resources)
+    with _telling_how_to_go_on(f"go on with --out {out} --resume"):
+        run.train()
     print(f"{out}: trained on {len(dataset)} photographs")
 
 
@@ -362,8 +365,6 @@ def evaluate(
     show_result(result, f"{' + '.join(map(_name_model, models))} on {split}")
     show_errors(errors)
     if out is not None:
-        names = [photograph.name for photograph in dataset]
-        write_comp(out, found, names, dataset.classes, split=split)
         numbers |= {
             "seconds": seconds,
             "regression": regression,
@@ -373,6 +374,8 @@ def evaluate(
             "models": [_summarise_model(model) for model in models],
         }
         _write_result(out, result, numbers, errors)
+        names = [photograph.name for photograph in dataset]
+        write_comp(out, found, names, dataset.classes, split=split)
 
 
 @app.command()
@@ -428,7 +431,8 @@ def detect(
     """
     detector = load_detector(_join_models(runs, ready), device, weights)
     detector = detector.change(**dict(parse_setting(change) for change in changes))
-    report = report_folder(detector, folder, out, min_score, max_side)
+    with _telling_how_to_go_on(f"what was found so far is in {out / PAGE}"):
+        report = report_folder(detector, folder, out, min_score, max_side)
     print(f"{report.summary}; {out / PAGE}")
     sys.exit(2 if report.skipped else 0)
 
@@ -674,7 +678,8 @@ def tables(
         return make_trunk(whole.model.backbone, weights, whole.model.seed)[0]
 
     fc_weights = read_fc_weights(whole.model.backbone, weights)
-    result = TableMaker(out, plan, make_backbone, resources, fc_weights).fill()
+    with _telling_how_to_go_on("go on with the same command"):
+        result = TableMaker(out, plan, make_backbone, resources, fc_weights).fill()
     print(render_tables(result))
 
 
@@ -734,6 +739,16 @@ def _log_to_stderr() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def _telling_how_to_go_on(told: str) -> Iterator[None]:
+    """End an interrupted command with one line, and the status that shells give to such."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"spp-detect: stopped; {told}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _one_line(error: BaseException) -> str:
@@ -825,7 +840,8 @@ def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[i
 def _write_result(
     out: Path, result: VocResult, numbers: dict[str, Any], errors: ErrorAnalysis
 ) -> None:
+    """Write the numbers first: what may fail after them is made from the same detections."""
+    write_json(out / "metrics.json", numbers | {"record": record_run()})
+    write_json(out / "errors.json", vars(errors) | {"record": record_run()})
     plot_curves(result, out / "precision_recall.png")
     plot_errors(errors, out / "errors.png")
-    write_json(out / "errors.json", vars(errors) | {"record": record_run()})
-    write_json(out / "metrics.json", numbers | {"record": record_run()})

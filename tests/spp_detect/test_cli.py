@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from proposals import load_boxes
 from spp_detect import cli, files, ready_models
+from spp_detect.detector import PhotoDetector
+from spp_detect.training.feature_scale import MeasureScales
 
 
 def run(capsys, monkeypatch, *arguments) -> tuple[int, str, str]:
@@ -402,6 +404,32 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(
     assert "detections" in line
     assert (out / "detections.json").read_bytes() == before
     assert not any(path.name.startswith(".") for path in out.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "detect"])
+def test_an_interrupted_command_says_how_to_go_on(
+    spp, monkeypatch, small_model, small_voc, photos, tmp_path, command
+):
+    def interrupt(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    if command == "train":
+        monkeypatch.setattr(MeasureScales, "run", interrupt)
+        options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+        status, _, errors = spp("train", small_voc, "--out", out, *options)
+        told = f"spp-detect: stopped; go on with --out {out} --resume"
+    else:
+        monkeypatch.setattr(PhotoDetector, "detect", interrupt)
+        status, _, errors = spp("detect", small_model, photos, "--out", out)
+        told = f"spp-detect: stopped; what was found so far is in {out / 'index.html'}"
+        assert json.loads((out / "detections.json").read_text()) == []
+    assert status == 130
+    assert errors.strip().splitlines()[-1] == told
+    assert "Traceback" not in errors
+    monkeypatch.undo()
+    if command == "train":
+        assert spp("train", small_voc, "--out", out, "--resume")[0] == 0
 
 
 def test_debug_shows_the_traceback(capsys, monkeypatch, tmp_path):
