@@ -11,8 +11,8 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -228,7 +228,9 @@ def write_coco_results(
 def read_coco_results(
     path: str | Path,
     image_ids: Sequence[int | str],
-    category_ids: Sequence[int | str],
+    category_ids: Sequence[int | str] | None,
+    classes: Sequence[str] | None = None,
+    aliases: Mapping[str, int | str] | None = None,
 ) -> list[Detections]:
     """Read COCO results; the inverse of `write_coco_results`.
 
@@ -239,8 +241,15 @@ def read_coco_results(
         score; other keys are left alone.
     image_ids : sequence of int or str
         The photographs' ids, in the order wanted.
-    category_ids : sequence of int or str
-        The id of each class, in the order that the labels shall index.
+    category_ids : sequence of int or str, or None
+        The id of each class, in the order that the labels shall index; None where the classes have
+        no ids that others could know, so that only names count.
+    classes : sequence of str, optional
+        The classes' names, in the same order: where an entry has a ``category``, that name counts
+        and its id does not.
+    aliases : mapping of str to int or str, optional
+        What else an image_id may be, a file's name, and which of `image_ids` it then stands for.
+        Of a path the last part counts.
 
     Returns
     -------
@@ -266,22 +275,27 @@ def read_coco_results(
     """
     path = Path(path)
     image_of = {key: index for index, key in enumerate(_check_ids(image_ids, "image_ids"))}
-    label_of = {key: index for index, key in enumerate(_check_ids(category_ids, "category_ids"))}
-    text = _read_text(path)
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise EvalError(f"{path}: not json: {error}") from None
-    if not isinstance(entries, list):
-        raise EvalError(f"{path}: got {type(entries).__name__}, expected a list of detections")
+    label_of = {
+        key: index for index, key in enumerate(_check_ids(category_ids or (), "categories"))
+    }
+    names = check_classes(classes) if classes is not None else ()
+    name_of = {name: index for index, name in enumerate(names)}
     numbers, photographs, labels = array("d"), array("q"), array("q")
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(_read_entries(path)):
         where = f"{path}: entry {index}"
         if not isinstance(entry, dict) or not entry.keys() >= _RESULT_KEYS:
             raise EvalError(f"{where}: expected {', '.join(sorted(_RESULT_KEYS))}")
         numbers.extend(_parse_result(entry, where))
-        photographs.append(_look_up(entry, "image_id", image_of, where))
-        labels.append(_look_up(entry, "category_id", label_of, where))
+        photographs.append(_look_up_image(entry, image_of, aliases or {}, where))
+        if name_of and "category" in entry:
+            labels.append(_look_up(entry, "category", name_of, where))
+        elif category_ids is None:
+            raise EvalError(
+                f"{where}: category_id {entry['category_id']!r} without a name, and the set has no "
+                "ids; expected its class as 'category'"
+            )
+        else:
+            labels.append(_look_up(entry, "category_id", label_of, where))
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     with np.errstate(over="ignore"):
         table[:, 3:] += table[:, 1:3]
@@ -384,7 +398,31 @@ def _parse_result(entry: dict[str, Any], where: str) -> list[float]:
         raise EvalError(f"{where}: score or box is not finite") from None
 
 
-def _look_up(entry: dict[str, Any], key: str, index_of: dict[int | str, int], where: str) -> int:
+def _read_entries(path: Path) -> list[Any]:
+    text = _read_text(path)
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EvalError(f"{path}: not json: {error}") from None
+    if not isinstance(entries, list):
+        raise EvalError(f"{path}: got {type(entries).__name__}, expected a list of detections")
+    return entries
+
+
+def _look_up_image(
+    entry: dict[str, Any],
+    image_of: dict[int | str, int],
+    aliases: Mapping[str, int | str],
+    where: str,
+) -> int:
+    given = entry["image_id"]
+    if type(given) is str and given not in image_of:
+        name = PurePosixPath(given).name
+        entry = {"image_id": aliases.get(given, aliases.get(name, given))}
+    return _look_up(entry, "image_id", image_of, where)
+
+
+def _look_up(entry: dict[str, Any], key: str, index_of: Mapping[Any, int], where: str) -> int:
     value = entry[key]
     if type(value) not in (int, str) or value not in index_of:
         raise EvalError(f"{where}: {key} {value!r} is not in the set")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -386,11 +387,15 @@ def evaluate(
 def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
     """Measure anybody's detections.
 
-    DETECTIONS is a folder of comp3 or comp4 files, or a .json file of COCO results.
+    DETECTIONS is a folder of comp3 or comp4 files, or a .json file of COCO results, as `detect`
+    writes them. A class is known by its name, `category`, or else by its id in a COCO set;
+    a photograph by its id, name or file name.
     """
     dataset = open_dataset(data, split)
     if detections.suffix == ".json":
-        found = read_coco_results(detections, *_coco_ids(data, dataset))
+        ids, category_ids = _coco_ids(data, dataset)
+        aliases = _find_aliases(dataset, ids)
+        found = read_coco_results(detections, ids, category_ids, dataset.classes, aliases)
     else:
         names = [photograph.name for photograph in dataset]
         found = read_comp(detections, names, dataset.classes)
@@ -827,14 +832,21 @@ def _open_checked(
     return dataset
 
 
-def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[int | str]]:
-    """Ids of photographs and classes in COCO results: the json's own, else names and 1 to C."""
+def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[int | str] | None]:
+    """Ids of photographs and classes in COCO results: the json's own, else names and none."""
     names = [photograph.name for photograph in dataset]
     if data.suffix != ".json":
-        return [*names], [*range(1, len(dataset.classes) + 1)]
+        return [*names], None
     categories = json.loads(data.read_text(encoding="utf-8"))["categories"]
     ids = {str(category["name"]): int(category["id"]) for category in categories}
     return [int(name) for name in names], [ids[name] for name in dataset.classes]
+
+
+def _find_aliases(dataset: LabelledSet, ids: list[int | str]) -> dict[str, int | str]:
+    """Ids of photographs by their files' names, where no two files have the same."""
+    files = Counter(photograph.path.name for photograph in dataset)
+    pairs = zip(dataset, ids, strict=True)
+    return {p.path.name: one for p, one in pairs if files[p.path.name] == 1}
 
 
 def _write_result(

@@ -248,6 +248,26 @@ def read_two(tmp_path, kind):
     return read_coco_results(tmp_path / "results.json", [5], [1])
 
 
+def test_names_win_over_numbers_in_coco_results(tmp_path):
+    path = tmp_path / "results.json"
+    box = {"bbox": [1, 2, 3, 4], "score": 1}
+    entries = [
+        {"image_id": "deep/b.jpg", "category_id": 1, "category": "dog", **box},
+        {"image_id": 5, "category_id": 1, **box},
+        {"image_id": "a.jpg", "category_id": 7, "category": "cat", **box},
+    ]
+    path.write_text(json.dumps(entries))
+    files = {"a.jpg": 5, "b.jpg": "b"}
+    five, b = read_coco_results(path, [5, "b"], [1, 2], ["cat", "dog"], files)
+    assert five.labels.tolist() == [0, 0] and b.labels.tolist() == [1]
+    with pytest.raises(EvalError, match="entry 1: category_id 1 without a name"):
+        read_coco_results(path, [5, "b"], None, ["cat", "dog"], files)
+    with pytest.raises(EvalError, match=r"entry 0: image_id 'deep/b\.jpg' is not in the set"):
+        read_coco_results(path, [5, "b"], [1, 2], ["cat", "dog"], {"a.jpg": 5})
+    with pytest.raises(EvalError, match="entry 0: category 'dog' is not in the set"):
+        read_coco_results(path, [5, "b"], [1, 2], ["cat", "cow"], files)
+
+
 @pytest.mark.parametrize("kind", ["comp", "coco"])
 def test_scores_that_differ_only_beyond_float32_keep_their_order(tmp_path, kind):
     """The hit first, by a hair: AP 1. As a tie the false positive, first in the file: AP 1/2."""

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from data import open_dataset
 from proposals import load_boxes
 from spp_detect import cli, files, ready_models
 from spp_detect.detector import PhotoDetector
@@ -120,6 +121,54 @@ def test_detect_leaves_all_its_files_and_skips_a_bad_photograph(spp, small_model
     page = (out / "index.html").read_text()
     assert "drawn/deeper/photo%201.jpg.jpg" in page
     assert "bad.jpg" in page
+
+
+def test_what_detect_found_is_scored_by_its_names(spp, small_model, small_voc, tmp_path):
+    """The model's own numbers, by files' and classes' names, in a VOC folder and a COCO json."""
+    test = (small_voc / "ImageSets" / "Main" / "test.txt").read_text().split()
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in test:
+        (path,) = (small_voc / "JPEGImages").glob(f"{name}.*")
+        shutil.copy(path, photographs)
+    out, evaluation = tmp_path / "found", tmp_path / "evaluation"
+    assert spp("detect", small_model, photographs, "--out", out, "--min-score", "-1.5")[0] == 0
+    options = ("--split", "test", "--out")
+    assert spp("evaluate", small_model, small_voc, *options, evaluation)[0] == 0
+    expected = json.loads((evaluation / "metrics.json").read_text())
+    coco = photographs / "set.json"
+    coco.write_text(json.dumps(_make_coco(open_dataset(small_voc, "test"))))
+    for i, data in enumerate((small_voc, coco)):
+        scored = tmp_path / f"scored{i}"
+        assert spp("score", out / "detections.json", data, *options, scored)[0] == 0
+        metrics = json.loads((scored / "metrics.json").read_text())
+        assert metrics["ap"] == pytest.approx(expected["ap"], abs=0.002)
+        assert metrics["mAP"] > 0.03
+    results = json.loads((out / "detections.json").read_text())
+    bare = [{k: v for k, v in one.items() if k != "category"} for one in results]
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    line = error_line(spp("score", tmp_path / "bare.json", small_voc, "--split", "test"))
+    assert "bare.json: entry 0" in line and "category" in line
+
+
+def _make_coco(dataset):
+    """As COCO json, its classes in another order and with ids of their own."""
+    ids = {c: 90 - 7 * c for c in range(len(dataset.classes))}
+    annotations = [
+        {"image_id": i, "category_id": ids[c], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": crowd}
+        for i, p in enumerate(dataset)
+        for c, (x1, y1, x2, y2), crowd in zip(
+            p.labels.classes.tolist(),
+            p.labels.boxes.tolist(),
+            p.labels.difficult.astype(int).tolist(),
+            strict=True,
+        )
+    ]
+    return {
+        "images": [{"id": i, "file_name": p.path.name} for i, p in enumerate(dataset)],
+        "annotations": annotations,
+        "categories": [{"id": ids[c], "name": name} for c, name in enumerate(dataset.classes)],
+    }
 
 
 def test_every_photograph_is_accounted_for(spp, small_model, photos, tmp_path):
