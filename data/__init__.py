@@ -5,7 +5,7 @@ from __future__ import annotations
 from data.dataset import check_photographs, is_labelled, open_dataset
 from data.errors import DataError
 from data.folder import count_passed_over, find_photographs
-from data.labels import LabelledSet, Labels, Photograph, join_sets
+from data.labels import LabelledSet, Labels, Photograph, join_sets, select_classes
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.synthetic import SYNTHETIC_CLASSES, make_synthetic_set
 
@@ -28,4 +28,5 @@ __all__ = [
     "open_dataset",
     "photo_size",
     "read_photo",
+    "select_classes",
 ]

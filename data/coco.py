@@ -31,7 +31,7 @@ def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: i
     path : pathlib.Path
         The file.
     split : str
-        The split's name.
+        Of whose folder the photographs may be; the set is called by the file's own name.
     classes : sequence of str or None
         Class names, whose order is kept; None takes all categories in the order of their ids.
     max_side : int
@@ -72,7 +72,7 @@ def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: i
         record = records[image_id]
         record.objects.append(_read_object(path, note, names, record.width, record.height))
     given = (str(path), list(names.values())) if classes is None else ("classes", classes)
-    return build_set(path.parent, split, check_classes(*given), list(records.values()))
+    return build_set(path.parent, path.stem, check_classes(*given), list(records.values()))
 
 
 def _read_lists(path: Path) -> list[list[dict[str, Any]]]:

@@ -34,9 +34,10 @@ def open_dataset(
         A VOC folder or one that holds exactly one (VOCdevkit or its parent), a COCO instances file,
         or a YOLO folder or its .yaml file.
     split : str
-        The split's name; without meaning for a COCO file, which is one split.
+        The split's name. A COCO file is one split and is called by its own name, a YOLO folder
+        without splits is "all", whatever is asked.
     classes : sequence of str, optional
-        Class names, whose order is kept; a labelled object of another class is an error. By
+        Class names, whose order is kept; objects of other classes are left out and counted. By
         default the classes that the set itself has.
     max_side : int
         Widest and highest photograph accepted, in pixels.
@@ -50,8 +51,8 @@ def open_dataset(
     ------
     DataError
         The set or one of its files is missing, broken or empty; an id stands twice; a box is
-        inverted, of zero area, not numeric or more than one pixel outside its photograph; a class
-        is unknown; there is no class at all.
+        inverted, of zero area, not numeric or more than one pixel outside its photograph; all
+        objects are of other classes; there is no class at all.
 
     Examples
     --------

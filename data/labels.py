@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,12 +90,15 @@ class LabelledSet:
         The names that labels index.
     photographs : tuple of Photograph
         In the order of the split.
+    left_out : dict of str to int
+        How many objects of other classes the photographs show.
     """
 
     root: Path
     split: str
     classes: tuple[str, ...]
     photographs: tuple[Photograph, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -141,7 +145,8 @@ def join_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
                 raise problem(photograph.path, f"{other} has the same name; expected each once")
             homes[photograph.name] = photograph.path
     joined = tuple(photograph for one in sets for photograph in one)
-    return replace(first, photographs=joined)
+    left_out = sum((Counter(one.left_out) for one in sets), Counter())
+    return replace(first, photographs=joined, left_out=dict(left_out))
 
 
 class LabelledObject(NamedTuple):
@@ -233,26 +238,80 @@ def check_classes(origin: str, classes: Sequence[str]) -> tuple[str, ...]:
 def build_set(
     root: Path, split: str, classes: tuple[str, ...], records: Sequence[Record]
 ) -> LabelledSet:
-    """Return the set of the records; DataError on an unknown class or a name used twice."""
+    """Return the set of the records, objects of other classes left out.
+
+    DataError on a name used twice, and for a set that has objects, but of other classes only.
+    """
     names: set[str] = set()
     for record in records:
         if record.name in names:
             raise problem(record.path, f"name {record.name!r} is used twice; expected unique names")
         names.add(record.name)
-    index = {name: number for number, name in enumerate(classes)}
+    others = sorted({o.class_name for r in records for o in r.objects} - set(classes))
+    every = (*classes, *others)
+    index = {name: number for number, name in enumerate(every)}
     photographs = tuple(
         Photograph(r.name, r.path, r.width, r.height, _number_labels(r, index)) for r in records
     )
-    return LabelledSet(root, split, classes, photographs)
+    whole = LabelledSet(root, split, every, photographs)
+    return select_classes(whole, classes) if others else whole
+
+
+def select_classes(dataset: LabelledSet, classes: Sequence[str]) -> LabelledSet:
+    """Leave out the objects of all other classes.
+
+    Parameters
+    ----------
+    dataset : LabelledSet
+        Any.
+    classes : sequence of str
+        Names, whose order is kept; one that the set has not got has no objects.
+
+    Returns
+    -------
+    LabelledSet
+        The same photographs; `left_out` has what was left out here and before.
+
+    Raises
+    ------
+    DataError
+        Where the set has objects, but of other classes only.
+
+    Examples
+    --------
+    >>> labels = Labels(np.zeros((3, 4), np.float32), np.array([0, 1, 0]), np.zeros(3, bool))
+    >>> photograph = Photograph("a", Path("a.jpg"), 9, 9, labels)
+    >>> pets = LabelledSet(Path("pets"), "train", ("cat", "dog"), (photograph,))
+    >>> dogs = select_classes(pets, ["dog"])
+    >>> dogs.photographs[0].labels.classes, dogs.left_out
+    (array([0]), {'cat': 2})
+    """
+    number = {name: i for i, name in enumerate(classes)}
+    new = np.array([number.get(name, -1) for name in dataset.classes], np.int64)
+    counts = np.zeros(len(dataset.classes), int)
+    photographs = []
+    for photograph in dataset:
+        labels = photograph.labels
+        np.add.at(counts, labels.classes, 1)
+        kept = new[labels.classes] >= 0
+        own = Labels(labels.boxes[kept], new[labels.classes[kept]], labels.difficult[kept])
+        photographs.append(replace(photograph, labels=own))
+    if counts.any() and not counts[new >= 0].any():
+        found = shorten([n for n, count in zip(dataset.classes, counts, strict=True) if count])
+        raise problem(
+            dataset.root,
+            f"split {dataset.split} has none of the classes {shorten([*classes])}; it has {found}",
+        )
+    others = {dataset.classes[c]: int(counts[c]) for c in np.flatnonzero((new < 0) & (counts > 0))}
+    return replace(
+        dataset,
+        classes=tuple(classes),
+        photographs=tuple(photographs),
+        left_out=dataset.left_out | others,
+    )
 
 
 def _number_labels(record: Record, index: dict[str, int]) -> Labels:
-    for labelled in record.objects:
-        if labelled.class_name not in index:
-            raise problem(
-                record.source,
-                f"class {labelled.class_name!r} is unknown; expected one of {shorten([*index])}",
-            )
     objects = record.objects
     return Labels(
         np.array([o.box for o in objects], np.float32).reshape(-1, 4),

@@ -27,6 +27,8 @@ from data.yolo_description import (
     read_text,
 )
 
+UNSPLIT = "all"  # what the one split of a set is called that has no splits
+
 
 def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
     """Read one split of a YOLO set.
@@ -40,7 +42,7 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: i
     path : pathlib.Path
         A .yaml as ultralytics and Roboflow write it, or a folder that holds one or classes.txt.
     split : str
-        The split's name.
+        The split's name; a set without splits is read whole, as "all".
     classes : sequence of str or None
         Class names, whose order is kept; None takes the set's own in their order.
     max_side : int
@@ -59,6 +61,8 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: i
     description = _describe(path)
     root = description.path.parent
     photos = description.find_photographs(split) or _find_in_folders(root, split)
+    if not photos:
+        photos, split = _find_unsplit(root, split), UNSPLIT
     records = []
     for photo in photos:
         width, height = photo_size(photo, max_side)
@@ -80,10 +84,13 @@ def _describe(path: Path) -> Description:
 
 
 def _find_in_folders(root: Path, split: str) -> list[Path]:
-    """Find a split's photographs in the usual folders; at least one."""
-    photos = _list_split(root, split)
-    photos = photos or [p for part in PARTS.get(split, ()) for p in _list_split(root, part)]
-    photos = photos or list_folder(root / "images")
+    """Find a split's photographs in the usual folders; trainval's in those of its parts."""
+    parts = PARTS.get(split, ())
+    return _list_split(root, split) or [p for part in parts for p in _list_split(root, part)]
+
+
+def _find_unsplit(root: Path, split: str) -> list[Path]:
+    photos = list_folder(root / "images")
     if photos:
         return photos
     there = sorted(p.name for p in (root / "images").glob("*") if p.is_dir())

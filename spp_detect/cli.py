@@ -92,8 +92,11 @@ from spp_detect.training.assembly import (
 )
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.finetuning import TuningError
+from spp_detect.training.run import leave_out_without_positives
 from spp_detect.training.run_folder import TrainingError, check_new, proposal_folder
 from svm import SvmError
+
+logger = logging.getLogger(__name__)
 
 PROMISING = 500
 TABLE_ITERATIONS = 4000
@@ -272,7 +275,13 @@ def download(name: str, to: Path) -> None:
 @set_option
 @config_option
 @boxes_option
-@click.option("--classes", help="Classes, joined by commas; all that are labelled if not given.")
+@click.option(
+    "--classes",
+    help="Classes to learn, joined by commas; all that are labelled if not given.",
+)
+@click.option(
+    "--strict", is_flag=True, help="Refuse a set that has a class without boxes to learn from."
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with its options.")
 @device_option
@@ -285,6 +294,7 @@ def train(
     data: tuple[Path, ...],
     out: Path,
     resume: bool,
+    strict: bool,
     device: str,
     map_budget: float,
     max_side: int,
@@ -313,6 +323,8 @@ def train(
     classes = asked.classes.split(",") if asked.classes else None
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
     dataset = join_sets([_open_checked(one, asked.split, classes, max_side) for one in data])
+    if classes is None and not strict:
+        dataset = leave_out_without_positives(dataset)
     run = assemble_run(out, dataset, asked, resources)
     with _telling_how_to_go_on(f"go on with --out {out} --resume"):
         run.train()
@@ -363,7 +375,7 @@ def evaluate(
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
     errors = find_errors(found, dataset)
-    show_result(result, f"{' + '.join(map(_name_model, models))} on {split}")
+    show_result(result, f"{' + '.join(map(_name_model, models))} on {dataset.split}")
     show_errors(errors)
     if out is not None:
         numbers |= {
@@ -376,7 +388,7 @@ def evaluate(
         }
         _write_result(out, result, numbers, errors)
         names = [photograph.name for photograph in dataset]
-        write_comp(out, found, names, dataset.classes, split=split)
+        write_comp(out, found, names, dataset.classes, split=dataset.split)
 
 
 @app.command()
@@ -401,7 +413,7 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
         found = read_comp(detections, names, dataset.classes)
     result, numbers = measure(found, dataset)
     errors = find_errors(found, dataset)
-    show_result(result, f"{detections} on {split}")
+    show_result(result, f"{detections} on {dataset.split}")
     show_errors(errors)
     if out is not None:
         _write_result(out, result, numbers, errors)
@@ -829,6 +841,9 @@ def _open_checked(
     if problems:
         more = f" (and {len(problems) - 1} more photographs)" if len(problems) > 1 else ""
         raise DataError(f"{problems[0]}{more}")
+    if dataset.left_out:
+        each = ", ".join(f"{count} {name}" for name, count in dataset.left_out.items())
+        logger.warning("%s: objects of other classes left out: %s", data, each)
     return dataset
 
 

@@ -7,6 +7,7 @@ model folder (paper, section 4.1); fc layers and fine-tuning only where they are
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data import LabelledSet
+from data import LabelledSet, select_classes
 from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone, split_backbone
 from spp_detect.config import RunConfig, to_mapping
@@ -58,6 +59,8 @@ from spp_detect.training.tuned_trunks import (
     TunedTrunk,
 )
 from spp_detect.training.windows import Proposals, WindowTable
+
+logger = logging.getLogger(__name__)
 
 OWN_FC = "the net's own"  # what fc layers start from where the trunk's net had them
 
@@ -328,11 +331,26 @@ class TrainingRun:
 
 def check_positives(dataset: LabelledSet) -> None:
     """Raise TrainingError for a class of which no box can serve as a positive."""
-    counts = np.zeros(len(dataset.classes), int)
-    for photograph in dataset:
-        np.add.at(counts, photograph.labels.easy.classes, 1)
-    for c in np.flatnonzero(counts == 0):
+    for name in find_without_positives(dataset):
         raise TrainingError(
-            f"{dataset.root}: split {dataset.split} has no box of class {dataset.classes[c]!r} "
+            f"{dataset.root}: split {dataset.split} has no box of class {name!r} "
             "that is not difficult; expected at least one"
         )
+
+
+def leave_out_without_positives(dataset: LabelledSet) -> LabelledSet:
+    """Leave out the classes of which no box can serve as a positive, and say so."""
+    lacking = find_without_positives(dataset)
+    kept = [name for name in dataset.classes if name not in lacking]
+    if not lacking or not kept:
+        return dataset
+    logger.warning(
+        "%s: left out, as no box of theirs can be learnt from: %s", dataset.root, ", ".join(lacking)
+    )
+    return select_classes(dataset, kept)
+
+
+def find_without_positives(dataset: LabelledSet) -> list[str]:
+    """Find the classes of which no box can serve as a positive."""
+    found = {c for photograph in dataset for c in photograph.labels.easy.classes.tolist()}
+    return [name for c, name in enumerate(dataset.classes) if c not in found]

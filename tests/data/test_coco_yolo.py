@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from data import DataError, is_labelled, open_dataset
+from data import DataError, is_labelled, join_sets, open_dataset, select_classes
 
 
 def photo(path, size=(100, 80)):
@@ -45,7 +45,7 @@ def coco(tmp_path):
 
 def test_coco(coco):
     dataset = open_dataset(coco, "anything")
-    assert dataset.classes == ("bicycle", "dog") and dataset.split == "anything"
+    assert dataset.classes == ("bicycle", "dog") and dataset.split == "instances_val2017"
     first, second = dataset
     assert (first.name, first.path.name, len(first.labels)) == ("7", "a.jpg", 0)
     assert (second.name, second.width, second.height) == ("3", 100, 80)
@@ -116,7 +116,8 @@ def test_broken_coco(coco):
     coco.write_text(json.dumps({**content(), "images": [3]}))
     assert "usable" in refusal(coco)
     coco.write_text(json.dumps(content()))
-    assert "'dog' is unknown" in refusal(coco, classes=["bicycle"])
+    assert open_dataset(coco, "val", classes=["bicycle"]).left_out == {"dog": 1}
+    assert "none of the classes" in refusal(coco, classes=["zebra"])
     (coco.parent.parent / "val2017" / "b.jpg").unlink()
     assert "b.jpg: no such file" in refusal(coco)
 
@@ -152,7 +153,11 @@ def test_yolo(yolo):
     assert second.labels.classes.tolist() == [1, 0] and not second.labels.difficult.any()
     given = open_dataset(yolo, "val", classes=["ant", "zebra", "bee"])
     assert given.photographs[1].labels.classes.tolist() == [0, 1]
-    assert "'zebra' is unknown" in refusal(yolo, classes=["ant"])
+    only = open_dataset(yolo, "val", classes=["ant"])
+    assert only.photographs[1].labels.boxes.tolist() == [[75, 25, 125, 75]]
+    assert only.left_out == {"zebra": 1}
+    assert [*select_classes(dataset, ["ant"]).photographs[1].labels.classes] == [0]
+    assert join_sets([only]).left_out == {"zebra": 1}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +281,8 @@ def test_other_yolo_layouts(yolo):
     (yolo / "labels").rmdir()
     (yolo / "val" / "images").rename(yolo / "images")
     (yolo / "val" / "labels").rename(yolo / "labels")
-    assert [len(p.labels) for p in open_dataset(yolo, "whatever")] == [0, 2]
+    whole = open_dataset(yolo, "whatever")
+    assert [len(p.labels) for p in whole] == [0, 2] and whole.split == "all"
 
 
 @pytest.mark.parametrize(

@@ -205,12 +205,18 @@ def test_entity_bombs_are_refused(voc):
     assert "broken XML" in refused_annotation(voc, leak + annotation_xml(object_xml("&a;")))
 
 
-def test_classes_given_keep_their_order_and_shut_out_others(voc):
+def test_classes_given_keep_their_order_and_leave_out_others(voc):
     dataset = open_dataset(voc, "train", classes=["dog", "cat"])
     assert dataset.classes == ("dog", "cat")
     assert dataset.photographs[0].labels.classes.tolist() == [1]
-    text = refusal(voc, classes=["dog", "bird"])
-    assert "'cat'" in text and "one.xml" in text and "dog, bird" in text
+    assert dataset.left_out == {}
+    boxes = "".join(object_xml(name) for name in ("bird", "cat", "bird"))
+    (voc / "Annotations" / "one.xml").write_text(annotation_xml(boxes))
+    dataset = open_dataset(voc, "train", classes=["dog", "cat"])
+    assert dataset.photographs[0].labels.classes.tolist() == [1]
+    assert dataset.left_out == {"bird": 2}
+    text = refusal(voc, classes=["dog", "cow"])
+    assert "none of the classes dog, cow" in text and "bird, cat" in text and str(voc) in text
 
 
 @pytest.mark.parametrize("classes", [[], ["cat", "cat"], ["cat", " "], "cat"])

@@ -418,14 +418,40 @@ def test_missing_split_and_missing_photograph(spp, voc, tmp_path):
     assert "not_there" in error_line(spp("train", voc, *options))
 
 
-def test_unknown_class_and_class_without_positives(spp, voc, tmp_path):
-    options = ("--out", tmp_path / "r", "--backbone", "small5", "--weights", "none")
-    line = error_line(spp("train", voc, "--classes", "disc,ring", *options))
-    assert "expected" in line
+def test_classes_are_selected(spp, small_voc, tmp_path):
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+    out = tmp_path / "r"
+    status, _, errors = spp("train", small_voc, "--out", out, "--classes", "ring,disc", *options)
+    assert status == 0
+    assert json.loads((out / "config.json").read_text())["classes"] == ["ring", "disc"]
+    assert "objects of other classes left out: " in errors and " star" in errors
+    again = tmp_path / "again"
+    assert spp("evaluate", out, small_voc, "--split", "test", "--out", again)[0] == 0
+    assert set(json.loads((again / "metrics.json").read_text())["ap"]) == {"ring", "disc"}
+
+
+def test_a_class_without_positives(spp, voc, tmp_path):
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
     everything = "cross,disc,ring,star,triangle,unicorn"
-    line = error_line(spp("train", voc, "--classes", everything, *options))
-    assert "unicorn" in line
-    assert "trainval" in line
+    out = tmp_path / "r"
+    line = error_line(spp("train", voc, "--out", out, "--classes", everything, *options))
+    assert "unicorn" in line and "trainval" in line
+    line = error_line(spp("train", voc, "--out", out, "--classes", "gnu,unicorn", *options))
+    assert "none of the classes gnu, unicorn" in line
+    for path in (voc / "Annotations").glob("*.xml"):
+        parts = path.read_text().split("<object>")
+        star = "<name>star</name>"
+        marked = [p.replace("<difficult>0", "<difficult>1") if star in p else p for p in parts]
+        text = "<object>".join(marked)
+        path.write_text(text)
+    line = error_line(spp("train", voc, "--out", out, "--strict", *options))
+    assert "'star'" in line
+    assert not out.exists()
+    status, _, errors = spp("train", voc, "--out", out, *options)
+    assert status == 0
+    assert "left out, as no box of theirs can be learnt from: star" in errors
+    classes = json.loads((out / "config.json").read_text())["classes"]
+    assert classes == ["cross", "disc", "ring", "triangle"]
 
 
 def test_weights_of_another_trunk(spp, voc, tmp_path, shared_weights):
