@@ -37,7 +37,8 @@ bench: install $(RUN)/metrics.json
 	$(BIN)/spp-detect benchmark $(RUN) $(DATA) --images 5 --out $(BENCH)/rcnn
 
 $(RUN)/metrics.json: | install
-	$(BIN)/spp-detect train $(DATA) --weights $(WEIGHTS) --out $(RUN) --resume
+	$(BIN)/spp-detect train $(DATA) --weights $(WEIGHTS) --out $(RUN) \
+		$(if $(wildcard $(RUN)/run.json),--resume)
 
 install: $(INSTALLED)
 

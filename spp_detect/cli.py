@@ -93,7 +93,12 @@ from spp_detect.training.assembly import (
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.finetuning import TuningError
 from spp_detect.training.run import leave_out_without_positives
-from spp_detect.training.run_folder import TrainingError, check_new, proposal_folder
+from spp_detect.training.run_folder import (
+    TrainingError,
+    check_begun,
+    check_new,
+    proposal_folder,
+)
 from svm import SvmError
 
 logger = logging.getLogger(__name__)
@@ -241,7 +246,7 @@ def download(name: str, to: Path) -> None:
 
 
 @app.command()
-@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=path_type)
+@click.argument("data", metavar="[DATA...]", nargs=-1, type=path_type)
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @click.option("--split", default=RunOptions.split, help="Split of DATA.")
 @weights_option
@@ -283,7 +288,9 @@ def download(name: str, to: Path) -> None:
     "--strict", is_flag=True, help="Refuse a set that has a class without boxes to learn from."
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its options.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out, with its DATA and its options."
+)
 @device_option
 @map_budget_option
 @max_side_option
@@ -304,8 +311,9 @@ def train(
 ) -> None:
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
-    DATA is a VOC folder, a COCO .json file or a YOLO folder; several are joined. Constants that are
-    not given are the preset's; the options for them are short for --set KEY=VALUE.
+    DATA is a VOC folder, a COCO .json file, or a YOLO folder or its .yaml file; several are joined.
+    Constants that are not given are the preset's; the options for them are short for
+    --set KEY=VALUE.
     """
     named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
@@ -314,18 +322,23 @@ def train(
     if "preset" in settings:
         given["preset"] = settings.pop("preset")
     given["settings"] = settings
-    if not resume:
-        check_new(out)
+    if data:
+        given["data"] = [str(one.absolute()) for one in data]
+    (check_begun if resume else check_new)(out)
     asked = find_options(out, given)
-    if resume and (out / "metrics.json").is_file():
-        print(f"{out}: trained already")
-        return
+    if not asked.data:
+        raise click.UsageError("no DATA to train on: expected at least one labelled set")
     classes = asked.classes.split(",") if asked.classes else None
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
-    dataset = join_sets([_open_checked(one, asked.split, classes, max_side) for one in data])
+    paths = data or [Path(one) for one in asked.data]
+    dataset = join_sets([_open_checked(one, asked.split, classes, max_side) for one in paths])
     if classes is None and not strict:
         dataset = leave_out_without_positives(dataset)
     run = assemble_run(out, dataset, asked, resources)
+    if (out / "metrics.json").is_file():
+        run.begin()  # refuses another set or other constants than it was trained with
+        print(f"{out}: trained already")
+        return
     with _telling_how_to_go_on(f"go on with --out {out} --resume"):
         run.train()
     print(f"{out}: trained on {len(dataset)} photographs")

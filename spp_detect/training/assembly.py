@@ -30,8 +30,10 @@ class RunOptions:
 
     Attributes
     ----------
+    data : list of str
+        Paths of the labelled sets.
     split : str
-        Of the labelled set.
+        Of the labelled sets.
     weights : str
         As `load_weights` takes it.
     weights_name : str
@@ -46,6 +48,7 @@ class RunOptions:
         Names joined by commas.
     """
 
+    data: list[str] = field(default_factory=list)
     split: str = "trainval"
     weights: str = "imagenet"
     weights_name: str = ""

@@ -34,6 +34,12 @@ def check_new(folder: Path) -> None:
         )
 
 
+def check_begun(folder: Path) -> None:
+    """Raise TrainingError where there is no run to go on with."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise TrainingError(f"{folder}: no run there to go on with; begin one without --resume")
+
+
 def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
     """Raise TrainingError where a file, of an earlier start, is of another run than now.
 

@@ -67,7 +67,18 @@ def test_train_then_evaluate_then_score(spp, small_voc, tmp_path):
     assert {"model.safetensors", "config.json", "metrics.json", "history.jsonl"} <= {
         path.name for path in model.iterdir()
     }
-    assert spp("train", small_voc, "--out", model, "--resume")[1].strip().endswith("already")
+    for data in ((small_voc,), ()):
+        assert spp("train", *data, "--out", model, "--resume")[1].strip().endswith("already")
+    line = error_line(spp("train", "--out", model, "--resume", "--set", "svm_c=0.5"))
+    assert "svm_c 0.001, now it is 0.5" in line
+    line = error_line(spp("train", "--out", model, "--resume", "--split", "train"))
+    assert "other photographs" in line
+    assert "no run there" in error_line(
+        spp("train", small_voc, "--out", tmp_path / "x", "--resume")
+    )
+    status, _, errors = spp("train", "--out", tmp_path / "x")
+    assert status == 2 and "no DATA" in errors
+    assert not (tmp_path / "x").exists()
     assert "--resume" in error_line(spp("train", small_voc, "--out", model, *options))
 
     status, table, _ = spp("evaluate", model, small_voc, "--split", "test", "--out", out)
