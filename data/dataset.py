@@ -11,11 +11,13 @@ from data.errors import DataError, problem
 from data.labels import LabelledSet, Photograph
 from data.photo import DEFAULT_MAX_SIDE, read_photo
 from data.voc import find_voc_folder, read_voc
+from data.xml_folder import has_annotations, read_xml_folder
 from data.yolo import read_yolo
 from data.yolo_description import YAML_SUFFIXES, find_description
 
 _EXPECTED = (
-    "expected a VOC folder (Annotations, JPEGImages, ImageSets/Main), a COCO .json file "
+    "expected a VOC folder (Annotations, JPEGImages, ImageSets/Main), photographs with an .xml "
+    "each, a COCO .json file "
     "or a YOLO folder (images, labels, classes.txt or data.yaml) or its .yaml"
 )
 
@@ -31,10 +33,11 @@ def open_dataset(
     Parameters
     ----------
     path : path
-        A VOC folder or one that holds exactly one (VOCdevkit or its parent), a COCO instances file,
-        or a YOLO folder or its .yaml file.
+        A VOC folder or one that holds exactly one (VOCdevkit or its parent), a folder with VOC's
+        annotations and no ImageSets, as labelImg leaves it, a COCO instances file, or a YOLO folder
+        or its .yaml file.
     split : str
-        The split's name. A COCO file is one split and is called by its own name, a YOLO folder
+        The split's name. A COCO file is one split and is called by its own name, a folder
         without splits is "all", whatever is asked.
     classes : sequence of str, optional
         Class names, whose order is kept; objects of other classes are left out and counted. By
@@ -82,6 +85,8 @@ def open_dataset(
         return read_voc(voc, split, classes, max_side)
     if _is_yolo(path):
         return read_yolo(path, split, classes, max_side)
+    if has_annotations(path):
+        return read_xml_folder(path, split, classes, max_side)
     raise problem(path, f"not a labelled set; {_EXPECTED}")
 
 
@@ -115,11 +120,15 @@ def is_labelled(path: Path | str) -> bool:
     path = Path(path)
     if path.is_file():
         return path.suffix.lower() in (".json", *YAML_SUFFIXES)
-    return path.is_dir() and (find_voc_folder(path) is not None or _is_yolo(path))
+    if not path.is_dir():
+        return False
+    return find_voc_folder(path) is not None or _is_yolo(path) or has_annotations(path)
 
 
 def _is_yolo(path: Path) -> bool:
-    return (path / "labels").exists() or find_description(path) is not None
+    if find_description(path) is not None:
+        return True
+    return (path / "labels").exists() and not has_annotations(path)  # some keep .xml files there
 
 
 def check_photographs(

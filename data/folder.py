@@ -50,7 +50,7 @@ def find_photographs(folder: Path | str) -> list[Path]:
         if is_photograph(folder):
             return [folder]
         raise problem(folder, "neither a folder nor a photograph; expected one of the two")
-    found = [p for p in folder.rglob("*") if is_photograph(p) and not _is_hidden(p, folder)]
+    found = [p for p in folder.rglob("*") if is_photograph(p) and not is_hidden(p, folder)]
     found = sorted(p for p in found if p.is_file())
     if not found:
         raise problem(folder, f"holds no photograph; expected files {' '.join(PHOTO_SUFFIXES)}")
@@ -80,9 +80,10 @@ def count_passed_over(folder: Path | str) -> Counter[str]:
     Counter({'.heic': 2, '': 1})
     """
     folder = Path(folder)
-    others = [p for p in folder.rglob("*") if not is_photograph(p) and not _is_hidden(p, folder)]
+    others = [p for p in folder.rglob("*") if not is_photograph(p) and not is_hidden(p, folder)]
     return Counter(path.suffix.lower() for path in others if path.is_file())
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a path, or a folder above it and below `folder`, begins with a dot."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -92,6 +92,8 @@ class LabelledSet:
         In the order of the split.
     left_out : dict of str to int
         How many objects of other classes the photographs show.
+    notes : tuple of str
+        What else was left out, in words.
     """
 
     root: Path
@@ -99,6 +101,7 @@ class LabelledSet:
     classes: tuple[str, ...]
     photographs: tuple[Photograph, ...]
     left_out: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -146,7 +149,8 @@ def join_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
             homes[photograph.name] = photograph.path
     joined = tuple(photograph for one in sets for photograph in one)
     left_out = sum((Counter(one.left_out) for one in sets), Counter())
-    return replace(first, photographs=joined, left_out=dict(left_out))
+    notes = tuple(note for one in sets for note in one.notes)
+    return replace(first, photographs=joined, left_out=dict(left_out), notes=notes)
 
 
 class LabelledObject(NamedTuple):

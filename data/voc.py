@@ -99,7 +99,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _is_voc(folder: Path) -> bool:
-    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
+    return all((folder / name).is_dir() for name in ("Annotations", "JPEGImages", "ImageSets"))
 
 
 def _split_file(root: Path, split: str) -> Path:
@@ -145,11 +145,14 @@ def _read_record(
             raise problem(missing, f"no such file; {_split_file(root, split)} names {name!r}")
     photo = files[name]
     width, height = photo_size(photo, max_side)
-    objects = [
-        _read_object(annotation, element, width, height)
-        for element in _parse(annotation).findall("object")
-    ]
+    objects = read_objects(annotation, width, height)
     return Record(name, photo, annotation, width, height, objects)
+
+
+def read_objects(annotation: Path, width: int, height: int) -> list[LabelledObject]:
+    """Read the objects of an annotation of a photograph of that size in pixels."""
+    elements = _parse(annotation).findall("object")
+    return [_read_object(annotation, element, width, height) for element in elements]
 
 
 def _parse(path: Path) -> Element:

@@ -16,9 +16,8 @@ from data.labels import (
     clip_box,
 )
 from data.photo import photo_size
+from data.splits import ALIASES, PARTS, UNSPLIT
 from data.yolo_description import (
-    ALIASES,
-    PARTS,
     Description,
     find_description,
     find_labels,
@@ -26,8 +25,6 @@ from data.yolo_description import (
     read_description,
     read_text,
 )
-
-UNSPLIT = "all"  # what the one split of a set is called that has no splits
 
 
 def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:

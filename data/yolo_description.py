@@ -12,12 +12,9 @@ import yaml
 from data.errors import problem, shorten
 from data.folder import find_photographs, is_photograph
 from data.labels import check_classes
+from data.splits import ALIASES, PARTS
 
 YAML_SUFFIXES = (".yaml", ".yml")
-# Roboflow calls the folder of "val" so.
-ALIASES = {"val": ("val", "valid")}
-# What trainval is where a set has only its parts.
-PARTS = {"trainval": ("train", "val")}
 
 
 @dataclass(frozen=True)

@@ -311,8 +311,8 @@ def train(
 ) -> None:
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
-    DATA is a VOC folder, a COCO .json file, or a YOLO folder or its .yaml file; several are joined.
-    Constants that are not given are the preset's; the options for them are short for
+    DATA is a VOC folder, photographs with an .xml each, a COCO .json file, or a YOLO folder or its
+    .yaml file; several are joined. Constants that are not given are the preset's; the options for them are short for
     --set KEY=VALUE.
     """
     named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
@@ -857,6 +857,8 @@ def _open_checked(
     if dataset.left_out:
         each = ", ".join(f"{count} {name}" for name, count in dataset.left_out.items())
         logger.warning("%s: objects of other classes left out: %s", data, each)
+    for note in dataset.notes:
+        logger.warning("%s: %s", data, note)
     return dataset
 
 

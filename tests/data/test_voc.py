@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from data import (
     SYNTHETIC_CLASSES,
     DataError,
     check_photographs,
+    is_labelled,
     join_sets,
     make_synthetic_set,
     open_dataset,
@@ -311,3 +313,64 @@ def test_sets_that_do_not_fit_are_not_joined(tmp_path):
     other = dataclasses.replace(val, classes=tuple(reversed(val.classes)))
     with pytest.raises(DataError, match="has the classes"):
         join_sets([train, other])
+
+
+def add_pair(photo, annotation, *names):
+    for path in (photo, annotation):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (100, 80)).save(photo)
+    annotation.write_text(annotation_xml(*(object_xml(name) for name in names)))
+
+
+@pytest.mark.parametrize(
+    ("photos", "annotations"),
+    [
+        ("images", "annotations"),
+        ("Images", "labels"),
+        (".", "."),
+        ("JPEGImages", "Annotations"),
+        ("deep/photos", "deep/xml"),
+    ],
+)
+def test_a_folder_as_labelimg_leaves_it(tmp_path, photos, annotations):
+    root = tmp_path / "set"
+    add_pair(root / photos / "b.JPG", root / annotations / "b.XML", "dog", "cat")
+    add_pair(root / photos / "a.png", root / annotations / "a.xml", "dog")
+    Image.new("RGB", (5, 5)).save(root / photos / "bare.jpg")
+    (root / annotations / ".hidden.xml").write_text("no annotation")
+    assert is_labelled(root)
+    dataset = open_dataset(root, "trainval")
+    assert (dataset.split, dataset.classes) == ("all", ("cat", "dog"))
+    assert [(p.name, p.labels.classes.tolist()) for p in dataset] == [("a", [1]), ("b", [1, 0])]
+    assert dataset.photographs[0].labels.boxes.tolist() == [[10, 20, 40, 60]]
+    bare = str(Path(photos) / "bare.jpg")
+    assert dataset.notes == (f"1 photographs without an .xml left out: {bare}",)
+    assert open_dataset(root, "trainval", ["dog"]).left_out == {"cat": 1}
+
+
+def test_a_folder_of_annotations_with_folders_as_splits(tmp_path):
+    for split, names in (("train", "ab"), ("valid", "c"), ("test", "a")):
+        for name in names:
+            folder = tmp_path / split
+            add_pair(folder / f"{name}.jpg", folder / f"{name}.xml", "cat")
+    for split, names in (("train", "ab"), ("val", "c"), ("trainval", "abc"), ("test", "a")):
+        dataset = open_dataset(tmp_path, split)
+        assert ("".join(p.name for p in dataset), dataset.split) == (names, split)
+    assert open_dataset(tmp_path, "test").photographs[0].path == tmp_path / "test" / "a.jpg"
+    assert "'a' is used twice" in refusal(tmp_path, "everything")
+
+
+def test_annotations_that_cannot_be_matched(tmp_path):
+    add_pair(tmp_path / "one" / "a.jpg", tmp_path / "xml" / "a.xml", "cat")
+    assert len(open_dataset(tmp_path, "all")) == 1
+    add_pair(tmp_path / "two" / "a.jpg", tmp_path / "xml" / "a.xml", "cat")
+    assert "several photographs have its name" in refusal(tmp_path)
+    (tmp_path / "two" / "a.jpg").rename(tmp_path / "two" / "b.jpg")
+    add_pair(tmp_path / "one" / "a.jpg", tmp_path / "one" / "a.xml", "cat")
+    assert "is of the same photograph, too" in refusal(tmp_path)
+    (tmp_path / "one" / "a.jpg").rename(tmp_path / "one" / "c.jpg")
+    assert "no photograph of this name" in refusal(tmp_path)
+    (tmp_path / "xml" / "a.xml").unlink()
+    (tmp_path / "one" / "a.xml").rename(tmp_path / "one" / "c.xml")
+    (tmp_path / "one" / "c.xml").write_text("<annotation>")
+    assert "c.xml: broken XML" in refusal(tmp_path)
