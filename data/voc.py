@@ -188,6 +188,6 @@ def _read_object(path: Path, element: Element, width: int, height: int) -> Label
 
 def _read_difficult(path: Path, name: str, element: Element) -> bool:
     text = (element.findtext("difficult") or "0").strip()
-    if text not in ("0", "1"):
+    if text not in ("0", "1", "Unspecified"):  # the last some tools write where nobody said
         raise problem(path, f"difficult of {name!r} is {text!r}; expected 0 or 1")
     return text == "1"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import problem, shorten
 from data.labels import (
+    Corners,
     LabelledObject,
     LabelledSet,
     Record,
@@ -32,7 +34,8 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: i
 
     Its photographs lie where the .yaml says, else in images/SPLIT, SPLIT/images or, unsplit, in
     images; trainval is train and val where it is not a split of its own. A photograph without a
-    label file has no objects, as is YOLO's custom.
+    label file has no objects, as is YOLO's custom. A line is a box, with or without a confidence,
+    or a polygon, whose box is taken.
 
     Parameters
     ----------
@@ -121,15 +124,28 @@ def _read_object(
     path: Path, given: str, words: list[str], names: tuple[str, ...], width: int, height: int
 ) -> LabelledObject:
     try:
-        number = int(words[0])
-        centre_x, centre_y, box_width, box_height = (float(word) for word in words[1:])
+        number, *values = (float(word) for word in words)
     except ValueError as error:
-        raise problem(path, f"{given}; expected: class x y width height") from error
-    if not 0 <= number < len(names):
+        raise problem(path, f"{given}; expected numbers: class x y width height") from error
+    if number not in range(len(names)):
         raise problem(path, f"{given}; expected a class from 0 to {len(names) - 1}")
-    half_x, half_y = box_width / 2, box_height / 2
-    shares = (centre_x - half_x, centre_y - half_y, centre_x + half_x, centre_y + half_y)
+    if not all(map(math.isfinite, values)):
+        raise problem(path, f"{given} is not finite; expected numbers")
+    shares = _find_corners(values)
+    if shares is None:
+        raise problem(path, f"{given}; expected: class x y width height, or a polygon's points")
     check_corners(path, given, shares)
     x1, y1, x2, y2 = shares
     box = (x1 * width, y1 * height, x2 * width, y2 * height)
-    return LabelledObject(names[number], clip_box(path, given, box, width, height), False)
+    return LabelledObject(names[int(number)], clip_box(path, given, box, width, height), False)
+
+
+def _find_corners(values: list[float]) -> Corners | None:
+    """Find a box's corners: of x y width height, a confidence behind them or not, or a polygon."""
+    if len(values) in (4, 5):
+        x, y, width, height = values[:4]
+        return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    if len(values) < 6 or len(values) % 2:
+        return None
+    across, down = values[::2], values[1::2]
+    return (min(across), min(down), max(across), max(down))

@@ -290,9 +290,13 @@ def test_other_yolo_layouts(yolo):
     [
         ("2 0.5 0.5 0.1 0.1", "class from 0 to 1"),
         ("-1 0.5 0.5 0.1 0.1", "class from 0 to 1"),
-        ("ant 0.5 0.5 0.1 0.1", "expected: class x y width height"),
+        ("0.5 0.5 0.5 0.1 0.1", "class from 0 to 1"),
+        ("nan 0.5 0.5 0.1 0.1", "class from 0 to 1"),
+        ("ant 0.5 0.5 0.1 0.1", "expected numbers: class x y width height"),
         ("0 0.5 0.5 0.1", "expected: class x y width height"),
-        ("0 0.5 0.5 0.1 0.1 0.9", "expected: class x y width height"),
+        ("0", "expected: class x y width height"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.9 0.1", "or a polygon's points"),
+        ("0 0.1 0.1 0.5 0.1 nan 0.9", "not finite"),
         ("0 0.5 0.5 0 0.1", "zero area"),
         ("0 0.5 0.5 -0.1 0.1", "inverted"),
         ("0 nan 0.5 0.1 0.1", "not finite"),
@@ -305,6 +309,18 @@ def test_bad_yolo_lines(yolo, line, expected):
     path.write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
     text = refusal(yolo)
     assert expected in text and "line 2" in text and line in text and str(path) in text
+
+
+def test_yolo_polygons_confidences_and_classes_as_decimals(yolo):
+    lines = [
+        "1.0 0.5 0.5 0.25 0.5 0.93",
+        "0 0.5 0.25 0.75 0.5 0.5 0.75 0.25 0.5",
+        "1 0 0 .5 0 .5 .5",
+    ]
+    (yolo / "labels" / "val" / "b.txt").write_text("\n".join(lines))
+    labels = open_dataset(yolo, "val").photographs[1].labels
+    assert labels.boxes.tolist() == [[75, 25, 125, 75], [50, 25, 150, 75], [0, 0, 100, 50]]
+    assert labels.classes.tolist() == [1, 0, 1]
 
 
 def test_bad_yolo_folders(yolo):

@@ -132,7 +132,7 @@ def test_decimal_difficult_and_unlabelled(voc):
     assert boxes_of(voc, object_xml(xmin="10.5", xmax=" 40.25 ")) == [[9.5, 20, 40.25, 60]]
     add_photograph(voc, "two", ".PNG")
     hard = object_xml("dog", "<difficult>1</difficult>")
-    easy = object_xml("dog", "<difficult>0</difficult>")
+    easy = object_xml("dog", "<difficult>Unspecified</difficult>")
     add_photograph(voc, "three", ".webp", [hard, easy])
     dataset = open_dataset(voc, "train")
     first, second, third = (photograph.labels for photograph in dataset)
