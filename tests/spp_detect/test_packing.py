@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torchvision.ops import box_iou
 
-from data import read_photo
+from data import open_dataset, read_photo
+from eval import VOC_CLASSES
 from spp_detect import ready_models
 from spp_detect.backbones import WeightsError, build_backbone
 from spp_detect.cascade import FirstStage
@@ -206,3 +208,27 @@ def test_ready_models_are_described(animals):
     assert one.size == sum(path.stat().st_size for path in animals.iterdir())
     (animals / "metrics.json").write_text('{"mAP": 0.5}')
     assert ready_models.describe_models()[0].measured == {"mAP": 0.5}
+
+
+def test_the_model_that_comes_with_the_package(mini_voc, shared_weights, tmp_path):
+    """On photographs of VOC's test split: what it is surest of is there, and well placed."""
+    weights = shared_weights / "resnet18_conv1_layer3.safetensors"
+    detector = Detector.load("voc2007", "cpu", str(weights))
+    assert detector.classes == tuple(sorted(VOC_CLASSES))
+    dataset = open_dataset(mini_voc, "test", detector.classes)
+    right = []
+    for photograph in dataset.photographs[::10]:
+        best = detector.detect(photograph.path)[0]
+        own = photograph.labels.boxes[photograph.labels.classes == best.label]
+        overlaps = box_iou(torch.from_numpy(best.box)[None], torch.from_numpy(own))
+        right.append(bool((overlaps >= 0.5).any()))
+    assert np.mean(right) >= 0.7
+    (described,) = ready_models.describe_models()
+    assert described.size < 4_000_000
+    assert described.measured["photographs"] == 4952
+    tensors = load_file(weights)
+    largest = max(tensors, key=lambda name: tensors[name].numel())
+    tensors[largest] *= 1.5
+    save_file(tensors, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="not the trunk"):
+        Detector.load("voc2007", "cpu", str(tmp_path / "other.safetensors"))
