@@ -156,6 +156,7 @@ def test_the_biases_of_fc8_learn_at_a_rate_of_their_own(tmp_path, rate, decay, f
     config = make_run_config(
         feature="fc7",
         finetune_iterations=10,
+        precision="float32",
         fc8_bias_rate=rate,
         fc8_bias_decay=decay,
         fc8_background_bias=first,

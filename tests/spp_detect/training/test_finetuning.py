@@ -218,7 +218,7 @@ def test_from_a_layer_on_the_trunk_changes_but_no_statistics(make_tuner):
 
 def test_one_step_through_the_pyramid_equals_plain_torch(make_tuner):
     """The same step, computed anew with cropped maps and torch's own pooling and autograd."""
-    run, tuner = make_tuner(train_from="conv5")
+    run, tuner = make_tuner(train_from="conv5", precision="float32")
     table = tuner.trunk.cache.table
     tuner.network.eval()
     batch = tuner.read(tuner.sampler.draw_batch(0))
