@@ -312,8 +312,8 @@ def train(
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
     DATA is a VOC folder, photographs with an .xml each, a COCO .json file, or a YOLO folder or its
-    .yaml file; several are joined. Constants that are not given are the preset's; the options for them are short for
-    --set KEY=VALUE.
+    .yaml file; several are joined. Constants that are not given are the preset's; the options for
+    them are short for --set KEY=VALUE.
     """
     named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
