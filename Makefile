@@ -38,7 +38,7 @@ bench: install $(RUN)/metrics.json
 
 $(RUN)/metrics.json: | install
 	$(BIN)/spp-detect train $(DATA) --weights $(WEIGHTS) --out $(RUN) \
-		$(if $(wildcard $(RUN)/run.json),--resume)
+		$(if $(wildcard $(RUN)/*),--resume)
 
 install: $(INSTALLED)
 

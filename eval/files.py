@@ -89,6 +89,8 @@ def write_comp(
     labels = check_classes(classes)
     _check_names(names)
     check_lengths(detections, names, "detections and names")
+    if not split:
+        raise EvalError("split: got '', expected a name")
     if competition not in ("comp3", "comp4"):
         raise EvalError(f"competition: got {competition!r}, expected 'comp3' or 'comp4'")
     found, photographs = join_detections(detections, len(labels))
@@ -324,6 +326,7 @@ def _find_comp_files(
     if not folder.is_dir():
         raise EvalError(f"{folder}: no such folder, expected one with comp3 or comp4 files")
     present = sorted(path.name for path in folder.iterdir() if path.is_file())
+    of_split = None if split is None else _quote(split)
     sets: dict[tuple[str, str], dict[str, Path]] = {}
     for class_name in classes:
         pattern = re.compile(
@@ -331,19 +334,18 @@ def _find_comp_files(
         )
         for file_name in present:
             match = pattern.fullmatch(file_name)
-            wanted = split and _quote(split)
-            if match and competition in (None, match[1]) and wanted in (None, match[2]):
+            if match and competition in (None, match[1]) and of_split in (None, match[2]):
                 sets.setdefault((match[1], match[2]), {})[class_name] = folder / file_name
     if not sets:
-        wanted = f"{competition or 'comp4'}_det_{split or 'SPLIT'}_{_quote(classes[0])}.txt"
+        wanted = f"{competition or 'comp4'}_det_{of_split or 'SPLIT'}_{_quote(classes[0])}.txt"
         raise EvalError(f"{folder}: no comp3 or comp4 files, expected such as {wanted}")
     whole = [key for key, files in sets.items() if len(files) == len(classes)]
     if not whole:
-        (mark, of_split), files = max(sets.items(), key=lambda item: len(item[1]))
+        (mark, found), files = max(sets.items(), key=lambda item: len(item[1]))
         missing = next(name for name in classes if name not in files)
-        raise EvalError(f"{folder / f'{mark}_det_{of_split}_{_quote(missing)}.txt'}: no such file")
+        raise EvalError(f"{folder / f'{mark}_det_{found}_{_quote(missing)}.txt'}: no such file")
     if len(whole) > 1:
-        given = ", ".join(f"{mark}_det_{of_split}" for mark, of_split in whole)
+        given = ", ".join(f"{mark}_det_{found}" for mark, found in whole)
         raise EvalError(f"{folder}: holds {given}; expected one set, or a choice of one")
     return [sets[whole[0]][class_name] for class_name in classes]
 

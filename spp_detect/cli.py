@@ -123,14 +123,16 @@ USER_ERRORS = (
 )
 
 
-class FiniteFloat(click.FloatRange):
+class FiniteFloat(click.ParamType):
     """A number, and not NaN or infinite."""
+
+    name = click.FLOAT.name
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Turn a word into a number."""
-        number = float(super().convert(value, param, ctx))
+        number = float(click.FLOAT.convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
@@ -324,7 +326,10 @@ def train(
     given["settings"] = settings
     if data:
         given["data"] = [str(one.absolute()) for one in data]
-    (check_begun if resume else check_new)(out)
+    if resume:
+        check_begun(out)
+    else:
+        check_new(out)
     asked = find_options(out, given)
     if not asked.data:
         raise click.UsageError("no DATA to train on: expected at least one labelled set")
@@ -865,7 +870,7 @@ def _open_checked(
 def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[int | str] | None]:
     """Ids of photographs and classes in COCO results: the json's own, else names and none."""
     names = [photograph.name for photograph in dataset]
-    if data.suffix != ".json":
+    if data.suffix.lower() != ".json":
         return [*names], None
     categories = json.loads(data.read_text(encoding="utf-8"))["categories"]
     ids = {str(category["name"]): int(category["id"]) for category in categories}

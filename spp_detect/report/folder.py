@@ -21,6 +21,7 @@ from spp_detect.report.page import GENERATOR, Figure, render_page
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # bytes of a file's name: with what is added to it, within any file system's 255
+LONGEST_SUFFIX = 16  # bytes: more is part of the name
 PAGE = "index.html"
 
 
@@ -53,6 +54,7 @@ class FolderReport:
         self.skipped: list[str] = []
         self._results: list[dict[str, Any]] = []
         self._figures: list[Figure] = []
+        self._drawn: set[Path] = set()
         self._account: list[tuple[str, int, str]] = []  # name, detections, error
         if out.exists() and not is_report(out) and (not out.is_dir() or any(out.iterdir())):
             raise ReportError(
@@ -83,6 +85,7 @@ class FolderReport:
         image = draw_detections(read_photo(path, max_side), found, self.classes)
         drawn = make_safe(f"drawn/{name}.jpg")
         save_image(image, self.out / drawn)
+        self._drawn.add(self.out / drawn)
         for box, score, label in found:
             x1, y1, x2, y2 = (round(value, 2) for value in box.tolist())
             self._results.append(
@@ -116,11 +119,9 @@ class FolderReport:
     def finish(self) -> None:
         """Write everything and remove the drawings of an earlier run that this one has not."""
         self.save()
-        own = {
-            quote(p.relative_to(self.out).as_posix()): p for p in self.out.glob("drawn/**/*.jpg")
-        }
-        for address in own.keys() - {figure.address for figure in self._figures}:
-            own[address].unlink()
+        for path in self.out.glob("drawn/**/*.jpg"):
+            if path not in self._drawn:
+                path.unlink()
 
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self.root) if path != self.root else Path(path.name)
@@ -179,6 +180,7 @@ def _shorten(name: str) -> str:
     if len(name.encode()) <= LONGEST_NAME:
         return name
     suffix = PurePosixPath(name).suffix
+    suffix = suffix if len(suffix.encode()) <= LONGEST_SUFFIX else ""
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     start = name.encode()[: LONGEST_NAME - len(suffix.encode()) - 17].decode(errors="ignore")
     return f"{start}-{digest}{suffix}"

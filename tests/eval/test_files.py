@@ -171,6 +171,8 @@ def test_comp_bad_arguments(tmp_path):
         write_comp(tmp_path, TWO, ("a b", "c"), CLASSES)
     with pytest.raises(EvalError, match="'a' is given twice"):
         write_comp(tmp_path, TWO, ("a", "a"), CLASSES)
+    with pytest.raises(EvalError, match="split: got ''"):
+        write_comp(tmp_path, TWO, NAMES, CLASSES, split="")
     with pytest.raises(EvalError, match="competition"):
         write_comp(tmp_path, TWO, NAMES, CLASSES, competition="comp5")
     with pytest.raises(EvalError, match="label 2"):

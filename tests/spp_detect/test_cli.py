@@ -208,13 +208,17 @@ def test_any_file_name_is_detected_in(spp, small_model, photos, tmp_path):
     shutil.rmtree(photos / "deeper")
     long = ["a" * 240 + ".jpg", "a" * 239 + "b.jpg", "ä" * 122 + ".jpg"]
     names = [b"\xff\xfe.jpg", b"new\nline.jpg", b"<img onerror=x>.jpg", *map(os.fsencode, long)]
+    deep = photos / ("long." + "c" * 240)
+    deep.mkdir()
+    (deep / "x.jpg").write_bytes(photo)
     for name in names:
         Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes(photo)
     out = tmp_path / "out"
     status, told, _ = spp("detect", small_model, photos, "--out", out, "--min-score", "-2")
     assert status == 0
-    assert told.startswith("7 photographs: 7 with")
-    drawn = sorted(path.name for path in (out / "drawn").iterdir())
+    assert told.startswith("8 photographs: 8 with")
+    assert len([*(out / "drawn").glob("long.c*/x.jpg.jpg")]) == 1
+    drawn = sorted(path.name for path in (out / "drawn").iterdir() if path.is_file())
     assert len(drawn) == 7 and "<img onerror=x>.jpg.jpg" in drawn
     found = {one["image_id"] for one in json.loads((out / "detections.json").read_text())}
     assert found == {
@@ -222,6 +226,7 @@ def test_any_file_name_is_detected_in(spp, small_model, photos, tmp_path):
         "\\xff\\xfe.jpg",
         "new\nline.jpg",
         "<img onerror=x>.jpg",
+        f"{deep.name}/x.jpg",
         *long,
     }
     page = (out / "index.html").read_text()
