@@ -17,8 +17,8 @@ from data.yolo_description import YAML_SUFFIXES, find_description
 
 _EXPECTED = (
     "expected a VOC folder (Annotations, JPEGImages, ImageSets/Main), photographs with an .xml "
-    "each, a COCO .json file "
-    "or a YOLO folder (images, labels, classes.txt or data.yaml) or its .yaml"
+    "each, a COCO .json file, or a YOLO folder (images, labels, classes.txt or data.yaml) or its "
+    ".yaml"
 )
 
 
