@@ -50,8 +50,7 @@ def find_photographs(folder: Path | str) -> list[Path]:
         if is_photograph(folder):
             return [folder]
         raise problem(folder, "neither a folder nor a photograph; expected one of the two")
-    found = [p for p in folder.rglob("*") if is_photograph(p) and not is_hidden(p, folder)]
-    found = sorted(p for p in found if p.is_file())
+    found = [path for path in walk_files(folder) if is_photograph(path)]
     if not found:
         raise problem(folder, f"holds no photograph; expected files {' '.join(PHOTO_SUFFIXES)}")
     return found
@@ -79,11 +78,14 @@ def count_passed_over(folder: Path | str) -> Counter[str]:
     ...     count_passed_over(folder)
     Counter({'.heic': 2, '': 1})
     """
-    folder = Path(folder)
-    others = [p for p in folder.rglob("*") if not is_photograph(p) and not is_hidden(p, folder)]
-    return Counter(path.suffix.lower() for path in others if path.is_file())
+    others = (path for path in walk_files(Path(folder)) if not is_photograph(path))
+    return Counter(path.suffix.lower() for path in others)
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Return whether a path, or a folder above it and below `folder`, begins with a dot."""
+def walk_files(folder: Path) -> list[Path]:
+    """List the files of a folder and of the folders in it, sorted, hidden ones left out."""
+    return sorted(p for p in folder.rglob("*") if not _is_hidden(p, folder) and p.is_file())
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)

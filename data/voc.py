@@ -130,9 +130,12 @@ def _read_split(root: Path, split: str) -> list[str]:
 
 def _index_photographs(folder: Path) -> dict[str, Path]:
     files = [path for path in folder.iterdir() if is_photograph(path)]
-    # Of two files of one name the kind that comes first in PHOTO_SUFFIXES is taken.
-    files.sort(key=lambda path: (-PHOTO_SUFFIXES.index(path.suffix.lower()), path))
-    return {path.stem: path for path in files}
+    return {path.stem: path for path in sort_by_kind(files)}
+
+
+def sort_by_kind(photos: list[Path]) -> list[Path]:
+    """Sort so that of two photographs of one name the kind first in PHOTO_SUFFIXES comes last."""
+    return sorted(photos, key=lambda path: (-PHOTO_SUFFIXES.index(path.suffix.lower()), path))
 
 
 def _read_record(

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.errors import problem, shorten
-from data.folder import find_photographs, is_hidden
+from data.folder import find_photographs, walk_files
 from data.labels import LabelledSet, Record, build_set, check_classes
-from data.photo import PHOTO_SUFFIXES, photo_size
+from data.photo import photo_size
 from data.splits import ALIASES, PARTS, UNSPLIT
-from data.voc import read_objects
+from data.voc import read_objects, sort_by_kind
 
 
 def has_annotations(path: Path) -> bool:
@@ -73,8 +73,7 @@ def _find_split(root: Path, split: str) -> list[Path]:
 
 
 def _find_xml(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() == ".xml")
-    return sorted(p for p in found if not is_hidden(p, folder) and p.is_file())
+    return [path for path in walk_files(folder) if path.suffix.lower() == ".xml"]
 
 
 def _pair(folder: Path) -> list[tuple[Path, Path | None]]:
@@ -84,7 +83,7 @@ def _pair(folder: Path) -> list[tuple[Path, Path | None]]:
     taken.
     """
     photos: dict[str, dict[Path, Path]] = {}  # by name and folder
-    for photo in sorted(find_photographs(folder), key=_find_rank, reverse=True):
+    for photo in sort_by_kind(find_photographs(folder)):
         photos.setdefault(photo.stem, {})[photo.parent] = photo
     found: dict[Path, Path] = {}
     for annotation in _find_xml(folder):
@@ -100,10 +99,6 @@ def _pair(folder: Path) -> list[tuple[Path, Path | None]]:
         found[homes[home]] = annotation
     every = sorted(photo for homes in photos.values() for photo in homes.values())
     return [(photo, found.get(photo)) for photo in every]
-
-
-def _find_rank(photo: Path) -> tuple[int, Path]:
-    return PHOTO_SUFFIXES.index(photo.suffix.lower()), photo
 
 
 def _read_record(photo: Path, annotation: Path, max_side: int) -> Record:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import problem, shorten
+from data.folder import is_photograph
 from data.labels import (
     Corners,
     LabelledObject,
@@ -22,8 +23,6 @@ from data.splits import ALIASES, PARTS, UNSPLIT
 from data.yolo_description import (
     Description,
     find_description,
-    find_labels,
-    list_folder,
     read_description,
     read_text,
 )
@@ -60,13 +59,13 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: i
     """
     description = _describe(path)
     root = description.path.parent
-    photos = description.find_photographs(split) or _find_in_folders(root, split)
+    photos = description.list_split(split) or _find_in_folders(root, split)
     if not photos:
         photos, split = _find_unsplit(root, split), UNSPLIT
     records = []
     for photo in photos:
         width, height = photo_size(photo, max_side)
-        source = find_labels(photo)
+        source = _find_labels(photo)
         if not source.parent.is_dir():
             raise problem(source.parent, f"no such folder; expected the labels of {photo.parent}")
         known = source.exists()
@@ -90,7 +89,7 @@ def _find_in_folders(root: Path, split: str) -> list[Path]:
 
 
 def _find_unsplit(root: Path, split: str) -> list[Path]:
-    photos = list_folder(root / "images")
+    photos = _list_folder(root / "images")
     if photos:
         return photos
     there = sorted(p.name for p in (root / "images").glob("*") if p.is_dir())
@@ -102,11 +101,26 @@ def _find_unsplit(root: Path, split: str) -> list[Path]:
 
 def _list_split(root: Path, split: str) -> list[Path]:
     for name in ALIASES.get(split, (split,)):
-        photos = list_folder(root / "images" / name)
-        photos = photos or list_folder(root / name / "images")
+        photos = _list_folder(root / "images" / name)
+        photos = photos or _list_folder(root / name / "images")
         if photos:
             return photos
     return []
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """List the photographs that lie in a folder itself, sorted; none where there is no folder."""
+    return sorted(p for p in folder.iterdir() if is_photograph(p)) if folder.is_dir() else []
+
+
+def _find_labels(photo: Path) -> Path:
+    """Find a photograph's labels: beside it, else in `labels` for the last `images` of its path."""
+    beside = photo.with_suffix(".txt")
+    parts = list(beside.parts)
+    if "images" not in parts[:-1] or beside.is_file():
+        return beside
+    last = max(i for i, part in enumerate(parts[:-1]) if part == "images")
+    return Path(*parts[:last], "labels", *parts[last + 1 :])
 
 
 def _read_objects(

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from data.errors import problem, shorten
-from data.folder import find_photographs, is_photograph
+from data.folder import find_photographs
 from data.labels import check_classes
 from data.splits import ALIASES, PARTS
 
@@ -38,13 +38,13 @@ class Description:
     folders: tuple[Path, ...]
     splits: dict[str, list[str]] = field(default_factory=dict)
 
-    def find_photographs(self, split: str) -> list[Path] | None:
-        """Find a split's photographs; None where the file does not say where they lie."""
+    def list_split(self, split: str) -> list[Path] | None:
+        """List a split's photographs; None where the file does not say where they lie."""
         for name in ALIASES.get(split, (split,)):
             if name in self.splits:
                 found = [p for place in self.splits[name] for p in self._list(place)]
                 return list(dict.fromkeys(found))
-        parts = [self.find_photographs(part) for part in PARTS.get(split, ())]
+        parts = [self.list_split(part) for part in PARTS.get(split, ())]
         known = [part for part in parts if part is not None]
         return [path for part in known for path in part] if known else None
 
@@ -104,27 +104,12 @@ def read_description(path: Path) -> Description:
     return Description(path, names, folders, {k: places for k, places in splits.items() if places})
 
 
-def find_labels(photo: Path) -> Path:
-    """Find a photograph's labels: beside it, else in `labels` for the last `images` of its path."""
-    beside = photo.with_suffix(".txt")
-    parts = list(beside.parts)
-    if "images" not in parts[:-1] or beside.is_file():
-        return beside
-    last = max(i for i, part in enumerate(parts[:-1]) if part == "images")
-    return Path(*parts[:last], "labels", *parts[last + 1 :])
-
-
 def read_text(path: Path, expected: str) -> str:
     """Read a text file; DataError says what was expected there."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise problem(path, f"cannot be read ({error}); expected {expected}") from error
-
-
-def list_folder(folder: Path) -> list[Path]:
-    """List the photographs that lie in a folder itself, sorted; none where there is no folder."""
-    return sorted(p for p in folder.iterdir() if is_photograph(p)) if folder.is_dir() else []
 
 
 def _load(text: str) -> Any:
