@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from data.dataset import check_photographs, is_labelled, open_dataset
+from data.dataset import (
+    check_photographs,
+    is_labelled,
+    leave_out_unreadable,
+    list_splits,
+    open_dataset,
+)
 from data.errors import DataError
+from data.faults import Fault, summarise_faults
 from data.folder import count_passed_over, find_photographs
 from data.labels import LabelledSet, Labels, Photograph, join_sets, select_classes
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
+from data.splits import UNSPLIT
+from data.stratified import select_photographs, split_stratified
 from data.synthetic import SYNTHETIC_CLASSES, make_synthetic_set
 
 __all__ = [
     "DEFAULT_MAX_SIDE",
     "PHOTO_SUFFIXES",
     "SYNTHETIC_CLASSES",
+    "UNSPLIT",
     "DataError",
+    "Fault",
     "LabelledSet",
     "Labels",
     "PhotoLike",
@@ -24,9 +35,14 @@ __all__ = [
     "find_photographs",
     "is_labelled",
     "join_sets",
+    "leave_out_unreadable",
+    "list_splits",
     "make_synthetic_set",
     "open_dataset",
     "photo_size",
     "read_photo",
     "select_classes",
+    "select_photographs",
+    "split_stratified",
+    "summarise_faults",
 ]

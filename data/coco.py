@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data.errors import problem
+from data.faults import DROPPED, LEFT_OUT, NOT_DIFFICULT, Faults
 from data.labels import (
-    Corners,
     LabelledObject,
     LabelledSet,
     Record,
     build_set,
     check_classes,
-    check_corners,
     clip_box,
+    order_corners,
 )
 from data.photo import photo_size
 
+SOUGHT = 100  # photographs by which their folder is found: some may be missing
 
-def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
+
+def read_coco(
+    path: Path, split: str, classes: Sequence[str] | None, max_side: int, faults: Faults
+) -> LabelledSet:
     """Read a COCO instances file; its photographs lie beside it or in the usual folders.
 
     Crowds (iscrowd = 1) are difficult. A photograph's name is its image id.
@@ -36,6 +42,8 @@ def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: i
         Class names, whose order is kept; None takes all categories in the order of their ids.
     max_side : int
         Widest and highest photograph accepted, in pixels.
+    faults : Faults
+        Gets what was wrong.
 
     Returns
     -------
@@ -61,16 +69,20 @@ def read_coco(path: Path, split: str, classes: Sequence[str] | None, max_side: i
     for name in files.values():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise problem(path, f"file_name {name!r}; expected a path within its folder")
-    folder = _find_folder(path, split, next(iter(files.values())))
-    records = {}
-    for image_id, file_name in files.items():
-        photo = folder / file_name
-        records[image_id] = Record(str(image_id), photo, path, *photo_size(photo, max_side), [])
+    folder = _find_folder(path, split, files.values())
+    reads = (
+        partial(_read_photograph, path, image_id, folder / name, max_side)
+        for image_id, name in files.items()
+    )
+    records = {int(record.name): record for record in faults.gather(reads, LEFT_OUT)}
     for image_id, note in notes:
-        if image_id not in records:
-            raise problem(path, f"annotation of image id {image_id}; expected an id of 'images'")
-        record = records[image_id]
-        record.objects.append(_read_object(path, note, names, record.width, record.height))
+        if image_id in records:
+            record = records[image_id]
+            read = partial(_read_object, path, note, names, (record.width, record.height), faults)
+            record.objects.extend(faults.gather([read], DROPPED))
+        elif image_id not in files:
+            told = f"annotation of image id {image_id}; expected an id of 'images'"
+            faults.tell(problem(path, told), DROPPED)
     given = (str(path), list(names.values())) if classes is None else ("classes", classes)
     return build_set(path.parent, path.stem, check_classes(*given), list(records.values()))
 
@@ -86,7 +98,13 @@ def _read_lists(path: Path) -> list[list[dict[str, Any]]]:
     return [content[key] for key in keys]
 
 
-def _find_folder(path: Path, split: str, file_name: str) -> Path:
+def _read_photograph(path: Path, image_id: int, photo: Path, max_side: int) -> Record:
+    return Record(str(image_id), photo, path, *photo_size(photo, max_side), [])
+
+
+def _find_folder(path: Path, split: str, file_names: Iterable[str]) -> Path:
+    """Find the first of the usual folders that holds any of the first photographs."""
+    first = list(islice(file_names, SOUGHT))
     beside, above = path.parent, path.parent.parent
     # annotations/instances_val2017.json lies beside the folder val2017
     ending = path.stem.rpartition("_")[2]
@@ -94,26 +112,26 @@ def _find_folder(path: Path, split: str, file_name: str) -> Path:
     folders += [above / "images" / split, above / "images" / ending, above / "images"]
     folders += [above / split, above / ending, above]
     for folder in folders:
-        if (folder / file_name).is_file():
+        if any((folder / name).is_file() for name in first):
             return folder
     raise problem(
-        path, f"photograph {file_name!r} not found; expected it beside the file or in images/"
+        path, f"photograph {first[0]!r} not found; expected it beside the file or in images/"
     )
 
 
 def _read_object(
-    path: Path, note: dict[str, Any], names: dict[int, str], width: int, height: int
+    path: Path, note: dict[str, Any], names: dict[int, str], size: tuple[int, int], faults: Faults
 ) -> LabelledObject:
     given = f"annotation {note.get('id')} with bbox {note.get('bbox')}"
     category, crowd = note.get("category_id"), note.get("iscrowd", 0)
     if not isinstance(category, int) or category not in names:
         raise problem(path, f"{given} has category_id {category!r}; expected an id of 'categories'")
     if crowd not in (0, 1):
-        raise problem(path, f"{given} has iscrowd {crowd!r}; expected 0 or 1")
+        told = f"{given} has iscrowd {crowd!r}; expected 0 or 1"
+        faults.tell(problem(path, told), NOT_DIFFICULT)
     try:
         x, y, box_width, box_height = (float(value) for value in note["bbox"])
     except (KeyError, TypeError, ValueError) as error:
         raise problem(path, f"{given}; expected x, y, width, height") from error
-    box: Corners = (x, y, x + box_width, y + box_height)
-    check_corners(path, given, box)
-    return LabelledObject(names[category], clip_box(path, given, box, width, height), bool(crowd))
+    box = order_corners(path, given, (x, y, x + box_width, y + box_height), faults)
+    return LabelledObject(names[category], clip_box(path, given, box, size, faults), crowd == 1)

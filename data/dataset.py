@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from data.coco import read_coco
 from data.errors import DataError, problem
+from data.faults import LEFT_OUT, Faults, summarise_faults
 from data.labels import LabelledSet, Photograph
 from data.photo import DEFAULT_MAX_SIDE, read_photo
-from data.voc import find_voc_folder, read_voc
-from data.xml_folder import has_annotations, read_xml_folder
-from data.yolo import read_yolo
+from data.voc import find_voc_folder, list_voc_splits, read_voc
+from data.xml_folder import has_annotations, list_xml_splits, read_xml_folder
+from data.yolo import list_yolo_splits, read_yolo
 from data.yolo_description import YAML_SUFFIXES, find_description
 
 _EXPECTED = (
@@ -27,6 +31,8 @@ def open_dataset(
     split: str,
     classes: Sequence[str] | None = None,
     max_side: int = DEFAULT_MAX_SIDE,
+    *,
+    strict: bool = False,
 ) -> LabelledSet:
     """Read the labels of one split, and every photograph's size from its header.
 
@@ -44,6 +50,11 @@ def open_dataset(
         default the classes that the set itself has.
     max_side : int
         Widest and highest photograph accepted, in pixels.
+    strict : bool
+        Refuse a set that has any fault. Else boxes that are inverted or reach out of their
+        photograph are mended, those of zero area, wholly outside, not numeric or of no known class
+        are dropped, and a photograph that is missing or whose labels are broken is left out; the
+        set's `faults` tell of each.
 
     Returns
     -------
@@ -53,9 +64,8 @@ def open_dataset(
     Raises
     ------
     DataError
-        The set or one of its files is missing, broken or empty; an id stands twice; a box is
-        inverted, of zero area, not numeric or more than one pixel outside its photograph; all
-        objects are of other classes; there is no class at all.
+        The set is missing, broken or empty; an id stands twice; all objects are of other classes;
+        there is no class at all; it has faults and `strict` is given.
 
     Examples
     --------
@@ -72,21 +82,75 @@ def open_dataset(
     dtype('float32')
     """
     path = Path(path)
+    faults = Faults()
+    try:
+        dataset = _find_format(path).read(split, classes, max_side, faults)
+    except DataError as error:
+        if not faults.found:
+            raise
+        raise DataError(f"{error} ({summarise_faults(faults.found)})") from error
+    if not len(dataset):
+        raise DataError(summarise_faults(faults.found))
+    if strict and faults.found:
+        raise DataError(f"{path}: {summarise_faults(faults.found)}")
+    return replace(dataset, faults=tuple(faults.found))
+
+
+def list_splits(path: Path | str) -> list[str]:
+    """List the splits of a labelled set.
+
+    Parameters
+    ----------
+    path : path
+        As of `open_dataset`.
+
+    Returns
+    -------
+    list of str
+        Their names, each of which `open_dataset` takes.
+
+    Raises
+    ------
+    DataError
+        The set is missing or not one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from data import make_synthetic_set
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     list_splits(make_synthetic_set(f"{folder}/voc", train=1, val=1, test=2))
+    ['test', 'train', 'trainval', 'val']
+    """
+    return _find_format(Path(path)).list_splits()
+
+
+class _Format(NamedTuple):
+    """What reads a set."""
+
+    read: Callable[..., LabelledSet]
+    list_splits: Callable[[], list[str]]
+
+
+def _find_format(path: Path) -> _Format:
+    """Find what reads a set, by what stands at the path."""
     if not path.exists():
         raise problem(path, f"no such file or folder; {_EXPECTED}")
+    coco = _Format(partial(read_coco, path), lambda: [path.stem])
+    yolo = _Format(partial(read_yolo, path), partial(list_yolo_splits, path))
     if path.is_file():
         if path.suffix.lower() == ".json":
-            return read_coco(path, split, classes, max_side)
+            return coco
         if path.suffix.lower() in YAML_SUFFIXES:
-            return read_yolo(path, split, classes, max_side)
+            return yolo
         raise problem(path, f"not a labelled set; {_EXPECTED}")
     voc = find_voc_folder(path)
     if voc is not None:
-        return read_voc(voc, split, classes, max_side)
+        return _Format(partial(read_voc, voc), partial(list_voc_splits, voc))
     if _is_yolo(path):
-        return read_yolo(path, split, classes, max_side)
+        return yolo
     if has_annotations(path):
-        return read_xml_folder(path, split, classes, max_side)
+        return _Format(partial(read_xml_folder, path), partial(list_xml_splits, path))
     raise problem(path, f"not a labelled set; {_EXPECTED}")
 
 
@@ -150,6 +214,47 @@ def check_photographs(
     list of DataError
         One per photograph that cannot be read; for an example see `open_dataset`.
     """
+    return [error for error in _decode(dataset, max_side, workers) if error is not None]
+
+
+def leave_out_unreadable(
+    dataset: LabelledSet, max_side: int = DEFAULT_MAX_SIDE, workers: int = 4
+) -> LabelledSet:
+    """Decode every photograph and leave out those that cannot be read; they become faults.
+
+    Parameters
+    ----------
+    dataset : LabelledSet
+        Any.
+    max_side, workers : int
+        As of `check_photographs`.
+
+    Returns
+    -------
+    LabelledSet
+        Of the photographs that can be read.
+
+    Raises
+    ------
+    DataError
+        Where none can.
+    """
+    faults = Faults()
+    kept = []
+    errors = _decode(dataset, max_side, workers)
+    for photograph, error in zip(dataset, errors, strict=True):
+        if error is None:
+            kept.append(photograph)
+        else:
+            faults.tell(error, LEFT_OUT)
+    if not kept:
+        raise DataError(summarise_faults(faults.found))
+    told = (*dataset.faults, *faults.found)
+    return replace(dataset, photographs=tuple(kept), faults=told)
+
+
+def _decode(dataset: LabelledSet, max_side: int, workers: int) -> list[DataError | None]:
+    """Decode every photograph: what is wrong with each."""
 
     def check(photograph: Photograph) -> DataError | None:
         try:
@@ -159,4 +264,4 @@ def check_photographs(
         return None
 
     with ThreadPoolExecutor(workers) as pool:
-        return [error for error in pool.map(check, dataset) if error is not None]
+        return list(pool.map(check, dataset))

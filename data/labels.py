@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, problem, shorten
+from data.faults import CLIPPED, SWAPPED, Fault, Faults
 
 Corners = tuple[float, float, float, float]
 
@@ -94,6 +95,8 @@ class LabelledSet:
         How many objects of other classes the photographs show.
     notes : tuple of str
         What else was left out, in words.
+    faults : tuple of Fault
+        What was wrong in its files, and was mended or left out.
     """
 
     root: Path
@@ -102,6 +105,7 @@ class LabelledSet:
     photographs: tuple[Photograph, ...]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -150,7 +154,8 @@ def join_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
     joined = tuple(photograph for one in sets for photograph in one)
     left_out = sum((Counter(one.left_out) for one in sets), Counter())
     notes = tuple(note for one in sets for note in one.notes)
-    return replace(first, photographs=joined, left_out=dict(left_out), notes=notes)
+    faults = tuple(fault for one in sets for fault in one.faults)
+    return replace(first, photographs=joined, left_out=dict(left_out), notes=notes, faults=faults)
 
 
 class LabelledObject(NamedTuple):
@@ -196,31 +201,36 @@ class Record(NamedTuple):
     objects: list[LabelledObject]
 
 
-def check_corners(source: Path, given: str, corners: Corners) -> None:
-    """Raise DataError unless the corners are finite and x1 < x2, y1 < y2."""
+def order_corners(source: Path, given: str, corners: Corners, faults: Faults) -> Corners:
+    """Order corners so that x1 < x2 and y1 < y2; DataError where they are not finite, or no box."""
     x1, y1, x2, y2 = corners
     if not all(math.isfinite(value) for value in corners):
         raise problem(source, f"{given} is not finite; expected numbers")
     if x2 == x1 or y2 == y1:
         raise problem(source, f"{given} has zero area; expected min < max on both axes")
     if x2 < x1 or y2 < y1:
-        raise problem(source, f"{given} is inverted; expected min < max on both axes")
+        told = f"{given} is inverted; expected min < max on both axes"
+        faults.tell(problem(source, told), SWAPPED)
+    return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
 
 
-def clip_box(source: Path, given: str, box: Corners, width: int, height: int) -> Corners:
-    """Clip a 0-based half-open box to its photograph, which it may leave by one pixel.
+def clip_box(
+    source: Path, given: str, box: Corners, size: tuple[int, int], faults: Faults
+) -> Corners:
+    """Clip a 0-based half-open box to its photograph of (width, height).
 
-    Many labelling tools count pixels from 0 where VOC counts from 1; beyond that one pixel the box
-    belongs to another photograph or size, and DataError is raised.
+    Many labelling tools count pixels from 0 where VOC counts from 1, so one pixel outside is no
+    fault. DataError for a box of which nothing lies inside.
     """
+    width, height = size
     x1, y1, x2, y2 = box
     clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    reaches_out = min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1
-    if reaches_out or clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-        raise problem(
-            source,
-            f"{given} is outside the photograph; expected a box within {width} x {height} pixels",
-        )
+    expected = f"expected a box within {width} x {height} pixels"
+    error = problem(source, f"{given} is outside the photograph; {expected}")
+    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+        raise error
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
+        faults.tell(error, CLIPPED)
     return clipped
 
 

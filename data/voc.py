@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -11,6 +12,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from data.errors import problem, shorten
+from data.faults import DROPPED, LEFT_OUT, NOT_DIFFICULT, Faults
 from data.folder import is_photograph
 from data.labels import (
     LabelledObject,
@@ -18,10 +20,11 @@ from data.labels import (
     Record,
     build_set,
     check_classes,
-    check_corners,
     clip_box,
+    order_corners,
 )
 from data.photo import PHOTO_SUFFIXES, photo_size
+from data.splits import SPLITS
 
 _CLASS_MARK = re.compile(r"\s+(-1|0|1)$")
 
@@ -56,7 +59,9 @@ def find_voc_folder(path: Path) -> Path | None:
     return None
 
 
-def read_voc(root: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
+def read_voc(
+    root: Path, split: str, classes: Sequence[str] | None, max_side: int, faults: Faults
+) -> LabelledSet:
     """Read one split of a VOC folder, any year's.
 
     Parameters
@@ -70,6 +75,8 @@ def read_voc(root: Path, split: str, classes: Sequence[str] | None, max_side: in
         split, sorted, as VOC's own are.
     max_side : int
         Widest and highest photograph accepted, in pixels.
+    faults : Faults
+        Gets what was wrong.
 
     Returns
     -------
@@ -82,13 +89,23 @@ def read_voc(root: Path, split: str, classes: Sequence[str] | None, max_side: in
         A file is missing or broken, or holds what cannot be; see `open_dataset`.
     """
     files = _index_photographs(root / "JPEGImages")
-    records = [_read_record(root, files, n, split, max_side) for n in _read_split(root, split)]
+    reads = (
+        partial(_read_record, root, files, name, split, max_side, faults)
+        for name in _read_split(root, split)
+    )
+    records = faults.gather(reads, LEFT_OUT)
     if classes is None:
         classes = sorted({o.class_name for record in records for o in record.objects})
         origin = str(_split_file(root, split))
     else:
         origin = "classes"
     return build_set(root, split, check_classes(origin, classes), records)
+
+
+def list_voc_splits(root: Path) -> list[str]:
+    """List the splits of a VOC folder, without the lists of single classes."""
+    names = sorted(path.stem for path in _split_file(root, "any").parent.glob("*.txt"))
+    return [name for name in names if name.rpartition("_")[2] not in SPLITS or "_" not in name]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -139,7 +156,7 @@ def sort_by_kind(photos: list[Path]) -> list[Path]:
 
 
 def _read_record(
-    root: Path, files: dict[str, Path], name: str, split: str, max_side: int
+    root: Path, files: dict[str, Path], name: str, split: str, max_side: int, faults: Faults
 ) -> Record:
     annotation = root / "Annotations" / f"{name}.xml"
     for path, folder in ((files.get(name), "JPEGImages"), (annotation, "Annotations")):
@@ -148,14 +165,15 @@ def _read_record(
             raise problem(missing, f"no such file; {_split_file(root, split)} names {name!r}")
     photo = files[name]
     width, height = photo_size(photo, max_side)
-    objects = read_objects(annotation, width, height)
+    objects = read_objects(annotation, (width, height), faults)
     return Record(name, photo, annotation, width, height, objects)
 
 
-def read_objects(annotation: Path, width: int, height: int) -> list[LabelledObject]:
-    """Read the objects of an annotation of a photograph of that size in pixels."""
+def read_objects(annotation: Path, size: tuple[int, int], faults: Faults) -> list[LabelledObject]:
+    """Read the objects of an annotation of a photograph of (width, height) in pixels."""
     elements = _parse(annotation).findall("object")
-    return [_read_object(annotation, element, width, height) for element in elements]
+    reads = (partial(_read_object, annotation, element, size, faults) for element in elements)
+    return faults.gather(reads, DROPPED)
 
 
 def _parse(path: Path) -> Element:
@@ -169,7 +187,9 @@ def _parse(path: Path) -> Element:
     return root
 
 
-def _read_object(path: Path, element: Element, width: int, height: int) -> LabelledObject:
+def _read_object(
+    path: Path, element: Element, size: tuple[int, int], faults: Faults
+) -> LabelledObject:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise problem(path, "an object without a name; expected <name>CLASS</name>")
@@ -180,17 +200,18 @@ def _read_object(path: Path, element: Element, width: int, height: int) -> Label
     texts = {key: bndbox.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")}
     given = f"box of {name!r} " + " ".join(f"{key}={text!r}" for key, text in texts.items())
     try:
-        xmin, ymin, xmax, ymax = (float(text or "") for text in texts.values())
+        x1, y1, x2, y2 = (float(text or "") for text in texts.values())
     except ValueError as error:
         raise problem(path, f"{given} is not numeric; expected four numbers") from error
-    check_corners(path, given, (xmin, ymin, xmax, ymax))
+    xmin, ymin, xmax, ymax = order_corners(path, given, (x1, y1, x2, y2), faults)
     # VOC's corners are 1-based and inclusive.
-    box = clip_box(path, given, (xmin - 1, ymin - 1, xmax, ymax), width, height)
-    return LabelledObject(name, box, _read_difficult(path, name, element))
+    box = clip_box(path, given, (xmin - 1, ymin - 1, xmax, ymax), size, faults)
+    return LabelledObject(name, box, _read_difficult(path, name, element, faults))
 
 
-def _read_difficult(path: Path, name: str, element: Element) -> bool:
+def _read_difficult(path: Path, name: str, element: Element, faults: Faults) -> bool:
     text = (element.findtext("difficult") or "0").strip()
     if text not in ("0", "1", "Unspecified"):  # the last some tools write where nobody said
-        raise problem(path, f"difficult of {name!r} is {text!r}; expected 0 or 1")
+        told = f"difficult of {name!r} is {text!r}; expected 0 or 1"
+        faults.tell(problem(path, told), NOT_DIFFICULT)
     return text == "1"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data.errors import problem, shorten
+from data.faults import ANNOTATION_LEFT_OUT, LEFT_OUT, Faults
 from data.folder import find_photographs, walk_files
 from data.labels import LabelledSet, Record, build_set, check_classes
 from data.photo import photo_size
-from data.splits import ALIASES, PARTS, UNSPLIT
+from data.splits import ALIASES, PARTS, SPLITS, UNSPLIT
 from data.voc import read_objects, sort_by_kind
 
 
@@ -24,7 +26,7 @@ def has_annotations(path: Path) -> bool:
 
 
 def read_xml_folder(
-    root: Path, split: str, classes: Sequence[str] | None, max_side: int
+    root: Path, split: str, classes: Sequence[str] | None, max_side: int, faults: Faults
 ) -> LabelledSet:
     """Read a folder that holds photographs and an .xml for each, beside it or in another folder.
 
@@ -41,6 +43,8 @@ def read_xml_folder(
         Class names, whose order is kept; None takes the names found, sorted.
     max_side : int
         Widest and highest photograph accepted, in pixels.
+    faults : Faults
+        Gets what was wrong.
 
     Returns
     -------
@@ -53,8 +57,9 @@ def read_xml_folder(
         An annotation is broken or has no photograph, or holds what cannot be; see `open_dataset`.
     """
     folders = _find_split(root, split)
-    pairs = [pair for folder in folders or [root] for pair in _pair(folder)]
-    records = [_read_record(p, a, max_side) for p, a in pairs if a is not None]
+    pairs = [pair for folder in folders or [root] for pair in _pair(folder, faults)]
+    reads = (partial(_read_record, p, a, max_side, faults) for p, a in pairs if a is not None)
+    records = faults.gather(reads, LEFT_OUT)
     without = [str(photo.relative_to(root)) for photo, annotation in pairs if annotation is None]
     if classes is None:
         classes = sorted({o.class_name for record in records for o in record.objects})
@@ -67,6 +72,11 @@ def read_xml_folder(
     return replace(dataset, notes=(note,)) if without else dataset
 
 
+def list_xml_splits(root: Path) -> list[str]:
+    """List the splits for which there are folders, or the one split of all."""
+    return [name for name in SPLITS if _find_split(root, name)] or [UNSPLIT]
+
+
 def _find_split(root: Path, split: str) -> list[Path]:
     folders = [root / name for name in ALIASES.get(split, (split,)) if _find_xml(root / name)]
     return folders[:1] or [f for part in PARTS.get(split, ()) for f in _find_split(root, part)]
@@ -76,7 +86,7 @@ def _find_xml(folder: Path) -> list[Path]:
     return [path for path in walk_files(folder) if path.suffix.lower() == ".xml"]
 
 
-def _pair(folder: Path) -> list[tuple[Path, Path | None]]:
+def _pair(folder: Path, faults: Faults) -> list[tuple[Path, Path | None]]:
     """Find each photograph's annotation: the .xml of its name beside it, else the only other one.
 
     Of several photographs of one name in a folder the kind that comes first in PHOTO_SUFFIXES is
@@ -90,7 +100,9 @@ def _pair(folder: Path) -> list[tuple[Path, Path | None]]:
         homes = photos.get(annotation.stem, {})
         home = annotation.parent if annotation.parent in homes else next(iter(homes), None)
         if home is None:
-            raise problem(annotation, "no photograph of this name; expected one beside the others")
+            told = "no photograph of this name; expected one beside the others"
+            faults.tell(problem(annotation, told), ANNOTATION_LEFT_OUT)
+            continue
         if home != annotation.parent and len(homes) > 1:
             both = shorten([str(photo) for photo in homes.values()])
             raise problem(annotation, f"several photographs have its name: {both}; expected one")
@@ -101,7 +113,7 @@ def _pair(folder: Path) -> list[tuple[Path, Path | None]]:
     return [(photo, found.get(photo)) for photo in every]
 
 
-def _read_record(photo: Path, annotation: Path, max_side: int) -> Record:
+def _read_record(photo: Path, annotation: Path, max_side: int, faults: Faults) -> Record:
     width, height = photo_size(photo, max_side)
-    objects = read_objects(annotation, width, height)
+    objects = read_objects(annotation, (width, height), faults)
     return Record(photo.stem, photo, annotation, width, height, objects)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.errors import problem, shorten
+from data.faults import DROPPED, LEFT_OUT, Faults
 from data.folder import is_photograph
 from data.labels import (
     Corners,
@@ -15,11 +17,11 @@ from data.labels import (
     Record,
     build_set,
     check_classes,
-    check_corners,
     clip_box,
+    order_corners,
 )
 from data.photo import photo_size
-from data.splits import ALIASES, PARTS, UNSPLIT
+from data.splits import ALIASES, PARTS, SPLITS, UNSPLIT
 from data.yolo_description import (
     Description,
     find_description,
@@ -28,7 +30,9 @@ from data.yolo_description import (
 )
 
 
-def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: int) -> LabelledSet:
+def read_yolo(
+    path: Path, split: str, classes: Sequence[str] | None, max_side: int, faults: Faults
+) -> LabelledSet:
     """Read one split of a YOLO set.
 
     Its photographs lie where the .yaml says, else in images/SPLIT, SPLIT/images or, unsplit, in
@@ -46,6 +50,8 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: i
         Class names, whose order is kept; None takes the set's own in their order.
     max_side : int
         Widest and highest photograph accepted, in pixels.
+    faults : Faults
+        Gets what was wrong.
 
     Returns
     -------
@@ -62,17 +68,22 @@ def read_yolo(path: Path, split: str, classes: Sequence[str] | None, max_side: i
     photos = description.list_split(split) or _find_in_folders(root, split)
     if not photos:
         photos, split = _find_unsplit(root, split), UNSPLIT
-    records = []
-    for photo in photos:
-        width, height = photo_size(photo, max_side)
-        source = _find_labels(photo)
-        if not source.parent.is_dir():
-            raise problem(source.parent, f"no such folder; expected the labels of {photo.parent}")
-        known = source.exists()
-        objects = _read_objects(source, description.names, width, height) if known else []
-        records.append(Record(photo.stem, photo, source, width, height, objects))
+    missing = next((p for p in photos if not _find_labels(p).parent.is_dir()), None)
+    if missing is not None:
+        folder = _find_labels(missing).parent
+        raise problem(folder, f"no such folder; expected the labels of {missing.parent}")
+    reads = (partial(_read_record, photo, description.names, max_side, faults) for photo in photos)
+    records = faults.gather(reads, LEFT_OUT)
     wanted = description.names if classes is None else check_classes("classes", classes)
     return build_set(root, split, wanted, records)
+
+
+def list_yolo_splits(path: Path) -> list[str]:
+    """List the splits of a YOLO set, or the one split of all."""
+    description = _describe(path)
+    root = description.path.parent
+    found = [n for n in SPLITS if description.list_split(n) or _find_in_folders(root, n)]
+    return found or [UNSPLIT]
 
 
 def _describe(path: Path) -> Description:
@@ -123,22 +134,30 @@ def _find_labels(photo: Path) -> Path:
     return Path(*parts[:last], "labels", *parts[last + 1 :])
 
 
+def _read_record(photo: Path, names: tuple[str, ...], max_side: int, faults: Faults) -> Record:
+    width, height = photo_size(photo, max_side)
+    source = _find_labels(photo)
+    objects = _read_objects(source, names, (width, height), faults) if source.exists() else []
+    return Record(photo.stem, photo, source, width, height, objects)
+
+
 def _read_objects(
-    path: Path, names: tuple[str, ...], width: int, height: int
+    path: Path, names: tuple[str, ...], size: tuple[int, int], faults: Faults
 ) -> list[LabelledObject]:
-    lines = read_text(path, "YOLO labels").splitlines()
-    return [
-        _read_object(path, f"line {number} {line.strip()!r}", line.split(), names, width, height)
-        for number, line in enumerate(lines, 1)
+    lines = enumerate(read_text(path, "YOLO labels").splitlines(), 1)
+    reads = (
+        partial(_read_object, path, f"line {number} {line.strip()!r}", line, names, size, faults)
+        for number, line in lines
         if line.strip()
-    ]
+    )
+    return faults.gather(reads, DROPPED)
 
 
 def _read_object(
-    path: Path, given: str, words: list[str], names: tuple[str, ...], width: int, height: int
+    path: Path, given: str, line: str, names: tuple[str, ...], size: tuple[int, int], faults: Faults
 ) -> LabelledObject:
     try:
-        number, *values = (float(word) for word in words)
+        number, *values = (float(word) for word in line.split())
     except ValueError as error:
         raise problem(path, f"{given}; expected numbers: class x y width height") from error
     if number not in range(len(names)):
@@ -148,10 +167,10 @@ def _read_object(
     shares = _find_corners(values)
     if shares is None:
         raise problem(path, f"{given}; expected: class x y width height, or a polygon's points")
-    check_corners(path, given, shares)
-    x1, y1, x2, y2 = shares
+    width, height = size
+    x1, y1, x2, y2 = order_corners(path, given, shares, faults)
     box = (x1 * width, y1 * height, x2 * width, y2 * height)
-    return LabelledObject(names[int(number)], clip_box(path, given, box, width, height), False)
+    return LabelledObject(names[int(number)], clip_box(path, given, box, size, faults), False)
 
 
 def _find_corners(values: list[float]) -> Corners | None:

@@ -10,10 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proposals import METHODS
+from proposals.settings import METHODS
+from spp_detect.levels import DEFAULT_LEVELS, check_levels
 from spp_detect.parts import PARTS
-from spp_detect.pyramid import DEFAULT_LEVELS, check_levels
 
+BACKBONES = (
+    "zf5",
+    "zf5_paper",
+    "alexnet",
+    "vgg16",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "small5",
+)
 PRESETS = ("default", "paper", "release")
 RULES = ("paper", "release")
 DISTINCT = ("clamped", "unclamped")

@@ -14,10 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from spp_detect.threads import count_cores
-
 LIBRARIES = (
     "spp-detect",
     "torch",
@@ -37,6 +33,10 @@ def record_run() -> dict[str, Any]:
 
     The commit, and the version of a library that is not installed as a package, may be None.
     """
+    import torch  # here: the command line's help does without
+
+    from spp_detect.threads import count_cores
+
     return {
         "command": _name_command(),
         "commit": find_commit(),

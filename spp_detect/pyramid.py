@@ -7,16 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from spp_detect.kernels import pool_windows
-
-DEFAULT_LEVELS = (6, 3, 2, 1)
-
-
-def check_levels(levels: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the levels as a tuple; raise ValueError unless they are positive integers."""
-    levels = tuple(levels)
-    if not levels or not all(type(n) is int and n >= 1 for n in levels):
-        raise ValueError(f"pyramid levels {levels}: expected positive integers, as 6,3,2,1")
-    return levels
+from spp_detect.levels import DEFAULT_LEVELS, check_levels
 
 
 class SpatialPyramidPool(nn.Module):

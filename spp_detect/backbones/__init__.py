@@ -7,8 +7,9 @@ from spp_detect.backbones.base import (
     cut_backbone,
     split_backbone,
 )
-from spp_detect.backbones.registry import BACKBONES, build_backbone
+from spp_detect.backbones.registry import build_backbone
 from spp_detect.backbones.weights import WeightsError, load_weights, read_fc_weights
+from spp_detect.config import BACKBONES
 
 __all__ = [
     "BACKBONES",

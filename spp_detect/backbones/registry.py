@@ -11,7 +11,7 @@ from torch import nn
 
 from spp_detect.backbones.base import IMAGENET_RGB, Backbone
 from spp_detect.backbones.zf5 import build_zf5
-from spp_detect.config import ConfigError
+from spp_detect.config import BACKBONES, ConfigError
 from spp_detect.kernels.max_pool import pool_maps
 
 
@@ -91,7 +91,7 @@ def _replace_pooling(layers: nn.Module) -> None:
         _replace_pooling(layer)
 
 
-BACKBONES: dict[str, Callable[[], Backbone]] = {
+_MAKERS: dict[str, Callable[[], Backbone]] = {
     "zf5": lambda: build_zf5("zf5", paper_padding=False),
     "zf5_paper": lambda: build_zf5("zf5_paper", paper_padding=True),
     "alexnet": lambda: _cut_features("alexnet", 12, 256),
@@ -116,6 +116,6 @@ def build_backbone(name: str) -> Backbone:
     """
     if name not in BACKBONES:
         raise ConfigError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
-    backbone = BACKBONES[name]()
+    backbone = _MAKERS[name]()
     _replace_pooling(backbone)
     return backbone.eval()

@@ -41,7 +41,7 @@ def download_voc(folder: Path) -> Path:
                 f"{folder}: cannot download VOC 2007 {split} ({error}); fetch the official tar "
                 "files by other means and unpack them there"
             ) from error
-        dataset = open_dataset(folder, split)
+        dataset = open_dataset(folder, split, strict=True)
         if len(dataset) != expected:
             raise DownloadError(
                 f"{dataset.root}: {len(dataset)} photographs in {split}, expected {expected}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from eval import ErrorAnalysis, VocResult
 from proposals import Recall
+from spp_detect.inspection import Inspection
 from spp_detect.ready_models import ReadyModel
 
 _CAUSES = {
@@ -64,6 +67,32 @@ def show_models(models: Sequence[ReadyModel]) -> None:
 
 def _seconds_each(measured: dict[str, Any]) -> str:
     return f"{measured['seconds'] / measured['photographs']:.2f}" if measured else "–"
+
+
+def show_inspection(found: Inspection, what: str) -> None:
+    """Print what a labelled set holds, and line by line what is wrong with it."""
+    for split, classes in found.classes.items():
+        table = Table(title=f"{what}: {split}, {found.photographs[split]} photographs")
+        table.add_column("class")
+        for heading in ("boxes", "difficult", "photographs", "median side"):
+            table.add_column(heading, justify="right")
+        for name, counts in classes.items():
+            side = "–" if math.isnan(counts.side) else f"{counts.side:.0f}"
+            numbers = counts.boxes, counts.difficult, counts.photographs
+            table.add_row(escape(name), *map(str, numbers), side)
+        Console().print(table)
+    for fault in found.faults:
+        print(f"{fault.told}: {fault.outcome}")
+    for splits, names in found.shared.items():
+        print(f"{what}: {len(names)} photographs in {splits}: {', '.join(names)}")
+    print(f"{what}: {_summarise(found)}")
+
+
+def _summarise(found: Inspection) -> str:
+    outcomes = Counter(fault.outcome for fault in found.faults)
+    parts = [f"{count} x {outcome}" for outcome, count in outcomes.items()]
+    parts += [f"{len(names)} photographs in {splits}" for splits, names in found.shared.items()]
+    return ", ".join(parts) or "nothing wrong"
 
 
 def show_recall(recall: Recall, what: str) -> None:

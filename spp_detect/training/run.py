@@ -28,6 +28,7 @@ from spp_detect.files import remove_leftovers, write_json, write_tensors
 from spp_detect.heads import Heads
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.spp import SppExtractor
+from spp_detect.trained_on import record_photographs
 from spp_detect.training.components import Components, FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import (
@@ -290,6 +291,7 @@ class TrainingRun:
     def _finish(self, detector: Detector, table: WindowTable) -> None:
         detector.save(self.folder)
         what = {"fc_start": self.fc_start, "windows_sha256": table.sha256}
+        record_photographs(self.dataset, self.folder)
         numbers = measure_run(self.folder, len(self.dataset))
         write_json(self.folder / "metrics.json", what | numbers)
         shutil.rmtree(self.work / "maps", ignore_errors=True)

@@ -17,7 +17,7 @@ def photo(path, size=(100, 80)):
 
 def refusal(path, split="val", **options):
     with pytest.raises(DataError) as caught:
-        open_dataset(path, split, **options)
+        open_dataset(path, split, **{"strict": True} | options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -53,7 +53,7 @@ def boxes_of(voc, *objects):
 
 def refusal(path, split="train", **options):
     with pytest.raises(DataError) as caught:
-        open_dataset(path, split, **options)
+        open_dataset(path, split, **{"strict": True} | options)
     text = str(caught.value)
     assert "\n" not in text
     return text

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import quote
@@ -397,7 +398,7 @@ def box_of(text, **corners):
 def test_train_names_the_spoilt_file_before_it_begins(spp, voc, tmp_path, spoil):
     path = spoil(voc)
     out = tmp_path / "run"
-    options = ("--backbone", "small5", "--weights", "none")
+    options = ("--backbone", "small5", "--weights", "none", "--strict")
     assert str(path) in error_line(spp("train", voc, "--out", out, *options))
     assert not out.exists()
 
@@ -431,7 +432,7 @@ def test_missing_split_and_missing_photograph(spp, voc, tmp_path):
     assert "nosplit" in error_line(spp("train", voc, "--split", "nosplit", *options))
     with (voc / "ImageSets" / "Main" / "trainval.txt").open("a") as file:
         file.write("not_there\n")
-    assert "not_there" in error_line(spp("train", voc, *options))
+    assert "not_there" in error_line(spp("train", voc, "--strict", *options))
 
 
 def test_classes_are_selected(spp, small_voc, tmp_path):
@@ -468,6 +469,109 @@ def test_a_class_without_positives(spp, voc, tmp_path):
     assert "left out, as no box of theirs can be learnt from: star" in errors
     classes = json.loads((out / "config.json").read_text())["classes"]
     assert classes == ["cross", "disc", "ring", "triangle"]
+
+
+def test_inspect_tells_all_that_is_wrong(spp, voc):
+    status, out, errors = spp("inspect", voc)
+    assert (status, errors) == (0, "") and out.endswith(": nothing wrong\n")
+    dataset = open_dataset(voc, "test")
+    boxes = sum(len(photograph.labels) for photograph in dataset)
+    assert f"test, {len(dataset)} photographs" in out and "trainval" not in out
+    rows = [line.split("│") for line in out[out.index(": test") :].splitlines() if "│" in line]
+    counted = sum(int(row[2]) for row in rows if row[2].strip().isdigit())
+    table = rows[: len(dataset.classes)]
+    assert sum(int(row[2]) for row in table) == boxes <= counted
+    first, second = (photograph.name for photograph in dataset.photographs[:2])
+    (voc / "JPEGImages" / f"{first}.jpg").write_bytes(b"no photograph")
+    path = voc / "Annotations" / f"{second}.xml"
+    path.write_text(path.read_text().replace("<xmin>", "<xmin>-9", 1))
+    main = voc / "ImageSets" / "Main"
+    with (main / "train.txt").open("a") as file:
+        file.write(f"{second}\n")
+    status, out, _ = spp("inspect", voc)
+    assert status == 2
+    assert f"{first}.jpg" in out and "photograph left out" in out
+    assert f"{path}: box of" in out and "box clipped to its photograph" in out
+    assert f"1 photographs in test and train: {second}" in out
+    assert out.splitlines()[-1].count(" x ") == 2
+    assert spp("inspect", voc, "--split", "val")[0] == 0
+
+
+def test_faults_are_summed_up_in_training(spp, voc, tmp_path):
+    names = (voc / "ImageSets" / "Main" / "trainval.txt").read_text().split()
+    path = voc / "Annotations" / f"{names[0]}.xml"
+    path.write_text(path.read_text().replace("<xmin>", "<xmin>-9", 1))
+    (voc / "JPEGImages" / f"{names[1]}.jpg").write_bytes(b"no photograph")
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+    status, out, errors = spp("train", voc, "--out", tmp_path / "r", *options)
+    assert status == 0 and f"trained on {len(names) - 1} photographs" in out
+    (line,) = [line for line in errors.splitlines() if "fault" in line]
+    assert "2 faults: 1 x box clipped to its photograph, 1 x photograph left out" in line
+    assert "; the first: " in line and "`spp-detect inspect` lists all" in line
+
+
+def test_a_set_without_splits_is_parted(spp, voc, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for folder in ("JPEGImages", "Annotations"):
+        for path in (voc / folder).iterdir():
+            shutil.copy(path, flat)
+    every = {path.stem for path in flat.glob("*.xml")}
+    options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+    run_folder = tmp_path / "r"
+    status, _, errors = spp("train", flat, "--out", run_folder, *options)
+    assert status == 0
+    parts = json.loads((run_folder / "split.json").read_text())
+    assert set(parts["train"]) | set(parts["test"]) == every
+    assert not set(parts["train"]) & set(parts["test"])
+    told = f"{len(parts['train'])} photographs to train on, {len(parts['test'])} held out"
+    assert "has no splits: " + told in errors
+    status, out, errors = spp("evaluate", run_folder, flat, "--out", tmp_path / "e")
+    assert status == 0 and " on test: " in out and "trained on" not in errors
+    numbers = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert numbers["photographs"] == len(parts["test"]) and numbers["seen_in_training"] == 0
+    status, out, errors = spp(
+        "evaluate", run_folder, flat, "--split", "all", "--out", tmp_path / "all"
+    )
+    assert " on all: " in out
+    assert f"{len(parts['train'])} of the {len(every)} photographs were trained on" in errors
+    status, _, errors = spp("train", flat, "--out", tmp_path / "w", "--split", "all", *options)
+    assert "held out" not in errors and not (tmp_path / "w" / "split.json").exists()
+
+
+def test_photographs_seen_in_training_are_told_whatever_the_format(
+    spp, small_model, small_voc, tmp_path
+):
+    sizes = json.loads((small_model / "photographs.json").read_text())
+    coco = tmp_path / "labels.json"
+    seen = sorted(sizes)[:2]
+    for name in seen:
+        shutil.copy(small_voc / "JPEGImages" / name, tmp_path)
+    Image.new("RGB", (60, 60)).save(tmp_path / "new.jpg")
+    box = {"category_id": 1, "bbox": [5, 5, 20, 20]}
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate([*seen, "new.jpg"])],
+        "annotations": [{"id": i, "image_id": i, **box} for i in range(3)],
+        "categories": [{"id": 1, "name": "disc"}],
+    }
+    coco.write_text(json.dumps(content))
+    _, _, errors = spp("evaluate", small_model, coco)
+    assert "2 of the 3 photographs were trained on" in errors
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["detect", "--help"], ["train"]])
+def test_help_and_wrong_usage_do_without_torch(arguments):
+    code = (
+        "import sys\n"
+        "from spp_detect import cli\n"
+        "sys.argv = ['spp-detect', *sys.argv[1:]]\n"
+        "try:\n    cli.main()\n"
+        "finally:\n"
+        "    print([name for name in ('torch', 'numba', 'matplotlib') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == (2 if arguments == ["train"] else 0)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_weights_of_another_trunk(spp, voc, tmp_path, shared_weights):

@@ -1,0 +1,175 @@
+"""Commands for those who have a model: detect with it, pack it, make it faster."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spp_detect.cli.options import (
+    FiniteFloat,
+    device_option,
+    join_models,
+    max_side_option,
+    model_folder,
+    model_folders,
+    path_type,
+    ready_option,
+    telling_how_to_go_on,
+    test_time_option,
+    threads_option,
+    trunk_option,
+)
+from spp_detect.ready_models import describe_models
+
+if TYPE_CHECKING:
+    from data import LabelledSet
+    from spp_detect.detector import Detector
+
+PROMISING = 500
+
+
+@click.command()
+@model_folders
+@click.argument("folder", type=path_type)
+@ready_option
+@trunk_option
+@test_time_option
+@click.option("--out", type=path_type, required=True, help="Folder for the results.")
+@click.option("--min-score", type=FiniteFloat(), default=-0.8, help="Least score of a detection.")
+@device_option
+@max_side_option
+@threads_option
+def detect(
+    runs: tuple[Path, ...],
+    folder: Path,
+    ready: tuple[str, ...],
+    weights: str | None,
+    changes: dict[str, Any],
+    out: Path,
+    min_score: float,
+    device: str,
+    max_side: int,
+) -> None:
+    """Detect on a folder of photographs: json, csv, drawn pictures, a page.
+
+    Several RUNs detect together. A photograph that cannot be read is named and skipped; the exit
+    status is then 2.
+    """
+    from spp_detect.ensemble import load_detector
+    from spp_detect.folders import report_folder
+    from spp_detect.report.folder import PAGE
+
+    detector = load_detector(join_models(runs, ready), device, weights).change(**changes)
+    with telling_how_to_go_on(f"what was found so far is in {out / PAGE}"):
+        report = report_folder(detector, folder, out, min_score, max_side)
+    print(f"{report.summary}; {out / PAGE}")
+    sys.exit(2 if report.skipped else 0)
+
+
+@click.command()
+def models() -> None:
+    """List the models that come with the package, ready to detect."""
+    from spp_detect.report.terminal import show_models
+
+    described = describe_models()
+    if not described:
+        print("none come with this version: train one")
+        return
+    show_models(described)
+
+
+@click.command()
+@model_folder
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@threads_option
+def pack(run: Path, out: Path) -> None:
+    """Save RUN small, to hand on: without its trunk, whose weights are public, in half precision.
+
+    For a trunk with torchvision's ImageNet weights that was not tuned. Who loads it needs those
+    weights, downloaded or by --weights; other weights are refused.
+    """
+    from spp_detect.detector import Detector
+    from spp_detect.training.run_folder import check_new
+
+    check_new(out)
+    Detector.load(run, "cpu").pack(out)
+    print(f"{out}: packed, {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
+
+
+@click.command()
+@model_folder
+@click.option("--rank", type=click.IntRange(1), help="Compute fc6 by products of this rank.")
+@click.option("--first", type=path_type, help="pool5 model that looks at all windows first.")
+@click.option(
+    "--promising",
+    type=click.IntRange(1),
+    help=f"Distinct windows that --first lets through to the fc layers; {PROMISING} if not given.",
+)
+@click.option(
+    "--calibrate",
+    type=path_type,
+    help="Labelled photographs, not trained on, on which --promising is chosen instead.",
+)
+@click.option("--split", help="Split of --calibrate.")
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@max_side_option
+@threads_option
+def compress(
+    run: Path,
+    rank: int | None,
+    first: Path | None,
+    promising: int | None,
+    calibrate: Path | None,
+    split: str | None,
+    out: Path,
+    max_side: int,
+) -> None:
+    """Make a faster model of RUN that is nearly the same; `evaluate` says what it costs."""
+    if rank is None and first is None:
+        raise click.UsageError("nothing to do; give --rank, --first or both")
+    if (calibrate is None) != (split is None):
+        raise click.UsageError("--calibrate and --split: expected both or neither")
+    if calibrate is not None and (first is None or promising is not None):
+        raise click.UsageError("--calibrate chooses --promising for --first: give the latter alone")
+    from spp_detect.cli.opening import open_checked
+    from spp_detect.detector import Detector
+    from spp_detect.experiments.cascade_size import choose_count, measure_counts
+    from spp_detect.training.run_folder import check_new
+
+    check_new(out)
+    detector = Detector.load(run, "cpu")
+    if rank is not None:
+        detector = detector.compress(rank)
+    if first is not None:
+        cheap = Detector.load(first, "cpu")
+        cascade = detector.cascade(cheap, promising or PROMISING)
+        if calibrate is not None and split is not None:
+            dataset = open_checked(calibrate, split, detector.classes, max_side)
+            mean_ap = measure_counts(cascade, dataset, max_side)
+            cascade = detector.cascade(cheap, choose_count(mean_ap))
+        detector = cascade
+    detector.save(out)
+    if calibrate is not None:
+        _write_calibration(out, mean_ap, detector, dataset)
+    print(f"{out}: a faster model of {run}")
+
+
+def _write_calibration(
+    out: Path, mean_ap: dict[int, float], cascade: Detector, dataset: LabelledSet
+) -> None:
+    from spp_detect.files import write_json
+    from spp_detect.provenance import record_run
+
+    for count, one in mean_ap.items():
+        print(f"{count or 'all'} windows: mAP {one:.3f}")
+    numbers = {
+        "promising": cascade.config.promising,
+        "mAP": {str(count or "all"): one for count, one in mean_ap.items()},
+        "split": dataset.split,
+        "photographs": len(dataset),
+        "record": record_run(),
+    }
+    write_json(out / "calibration.json", numbers)

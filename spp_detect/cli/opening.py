@@ -1,0 +1,47 @@
+"""Labelled sets as commands open them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from data import DataError, LabelledSet, leave_out_unreadable, open_dataset, summarise_faults
+from spp_detect.threads import get_threads
+
+logger = logging.getLogger(__name__)
+
+
+def open_checked(
+    data: Path,
+    split: str,
+    classes: Sequence[str] | None,
+    max_side: int,
+    *,
+    strict: bool = False,
+) -> LabelledSet:
+    """Open a labelled set, without the photographs that cannot be read; say what was wrong.
+
+    Raises
+    ------
+    DataError
+        As `open_dataset`, and with `strict` for any photograph that cannot be read.
+    """
+    dataset = open_dataset(data, split, classes, max_side)
+    dataset = leave_out_unreadable(dataset, max_side, get_threads())
+    return tell_what_is_wrong(dataset, data, strict=strict)
+
+
+def tell_what_is_wrong(dataset: LabelledSet, data: Path, *, strict: bool = False) -> LabelledSet:
+    """Log a set's faults and what was left out of it; DataError for faults where `strict`."""
+    if dataset.faults:
+        summary = summarise_faults(dataset.faults)
+        if strict:
+            raise DataError(f"{data}: {summary}; expected none with --strict")
+        logger.warning("%s: %s; `spp-detect inspect` lists all", data, summary)
+    if dataset.left_out:
+        each = ", ".join(f"{count} {name}" for name, count in dataset.left_out.items())
+        logger.warning("%s: objects of other classes left out: %s", data, each)
+    for note in dataset.notes:
+        logger.warning("%s: %s", data, note)
+    return dataset

@@ -1,0 +1,176 @@
+"""Options and arguments that several commands have, and what is read from them."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from data.photo import DEFAULT_MAX_SIDE
+from spp_detect.config import (
+    BACKBONES,
+    PRESETS,
+    TEST_TIME,
+    ConfigError,
+    parse_setting,
+    read_settings,
+)
+from spp_detect.ready_models import FOLDER, find_model, is_ready, list_names
+
+
+class FiniteFloat(click.ParamType):
+    """A number, and not NaN or infinite."""
+
+    name = click.FLOAT.name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Turn a word into a number."""
+        number = float(click.FLOAT.convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+path_type = click.Path(path_type=Path)
+labelled_data = click.argument("data", type=path_type)
+model_folder = click.argument("run", type=path_type)
+model_folders = click.argument("runs", metavar="[RUN...]", nargs=-1, type=path_type)
+ready_option = click.option(
+    "--model",
+    "ready",
+    multiple=True,
+    type=click.Choice(list_names()),
+    hidden=not list_names(),
+    help="A ready model, see `models`, instead of RUN or together with it.",
+)
+trunk_option = click.option(
+    "--weights",
+    help="Of a packed model's trunk: a .safetensors or .pth file; torchvision's download if not "
+    "given.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where maps are computed and windows pooled.",
+)
+boxes_option = click.option(
+    "--boxes", type=path_type, help="Windows from this .npz or .mat file, not from the method."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, help="Seed of all chance.")
+max_side_option = click.option(
+    "--max-side",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_SIDE,
+    help="Largest side in pixels of a photograph that is read.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    expose_value=False,
+    callback=lambda context, option, count: _set_threads(count),
+    help="Threads that compute; if not given, the cores that this process may use.",
+)
+
+
+map_budget_option = click.option(
+    "--map-budget",
+    type=click.FloatRange(0),
+    default=8.0,
+    help="GB of maps, or of R-CNN's features, kept on disk.",
+)
+backbone_option = click.option("--backbone", type=click.Choice(BACKBONES), help="Trunk.")
+weights_option = click.option(
+    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
+)
+preset_option = click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    help="Whose constants; a setting's or else the defaults if not given.",
+)
+train_from_option = click.option(
+    "--train-from", help="First of the trunk's layers that is tuned, too."
+)
+fc_width_option = click.option(
+    "--fc-width", type=click.IntRange(1), help="Values of fc6 and of fc7."
+)
+set_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=lambda context, option, words: dict(map(parse_setting, words)),
+    help="Any constant; repeatable.",
+)
+test_time_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=lambda context, option, words: dict(map(parse_setting, words)),
+    help=f"A constant of test time: {', '.join(TEST_TIME)}; repeatable.",
+)
+config_option = click.option(
+    "--config", type=path_type, help="A .json of constants, as a model's config.json."
+)
+
+
+def _set_threads(count: int | None) -> None:
+    from spp_detect.threads import set_threads
+
+    set_threads(count)
+
+
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def parse_scales(text: str) -> tuple[int, ...]:
+    """Parse short sides joined by commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--scales {text}: expected numbers joined by commas") from error
+
+
+def collect_settings(
+    options: dict[str, Any], changes: dict[str, Any], config: Path | None
+) -> dict[str, Any]:
+    """Constants that differ from the preset's: a file's, then --set's, then the options'."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "scales" in given:
+        given["scales"] = parse_scales(given["scales"])
+    read = read_settings(config) if config is not None else {}
+    return read | changes | given
+
+
+def join_models(runs: tuple[Path, ...], ready: tuple[str, ...]) -> list[Path]:
+    """Folders of all models that detect together, those of RUNs first."""
+    if not runs and not ready:
+        raise click.UsageError("no model: give a RUN, or --model NAME of one in `models`")
+    return [*map(find_model, runs), *(FOLDER / name for name in ready)]
+
+
+def name_model(folder: Path) -> str:
+    """Name a model: a ready one by its name, another by its folder."""
+    return folder.name if is_ready(folder) else str(folder)
+
+
+@contextmanager
+def telling_how_to_go_on(told: str) -> Iterator[None]:
+    """End an interrupted command with one line, and the status that shells give to such."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"spp-detect: stopped; {told}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

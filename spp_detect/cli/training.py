@@ -1,0 +1,149 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from proposals.settings import METHODS
+from spp_detect.cli.options import (
+    backbone_option,
+    boxes_option,
+    collect_settings,
+    config_option,
+    device_option,
+    fc_width_option,
+    is_given,
+    map_budget_option,
+    max_side_option,
+    path_type,
+    preset_option,
+    set_option,
+    telling_how_to_go_on,
+    threads_option,
+    train_from_option,
+    weights_option,
+)
+from spp_detect.config import EXTRACTORS, FEATURES
+
+
+@click.command()
+@click.argument("data", metavar="[DATA...]", nargs=-1, type=path_type)
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@click.option("--split", default="trainval", help="Split of DATA.")
+@weights_option
+@preset_option
+@click.option(
+    "--extractor",
+    type=click.Choice(EXTRACTORS),
+    help="SPP-net, or R-CNN with all else equal: one pass of the trunk per window.",
+)
+@backbone_option
+@click.option("--scales", help="Short sides in pixels, joined by commas.")
+@click.option(
+    "--finetune",
+    "finetune_iterations",
+    type=click.IntRange(0),
+    help="Iterations of fine-tuning of the fc layers, 128 windows each.",
+)
+@train_from_option
+@click.option(
+    "--feature",
+    type=click.Choice(FEATURES),
+    help="What the SVMs take; fc7 with --finetune, else pool5.",
+)
+@fc_width_option
+@click.option("--proposals", type=click.Choice(METHODS), help="Window method.")
+@click.option(
+    "--max-windows",
+    type=click.IntRange(1),
+    help="Most windows of a photograph, here and in detection.",
+)
+@set_option
+@config_option
+@boxes_option
+@click.option(
+    "--classes",
+    help="Classes to learn, joined by commas; all that are labelled if not given.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse a set that has any fault, see `inspect`, or a class without boxes to learn from.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out, with its DATA and its options."
+)
+@device_option
+@map_budget_option
+@max_side_option
+@threads_option
+@click.pass_context
+def train(
+    context: click.Context,
+    data: tuple[Path, ...],
+    out: Path,
+    resume: bool,
+    strict: bool,
+    device: str,
+    map_budget: float,
+    max_side: int,
+    changes: dict[str, Any],
+    config: Path | None,
+    **options: Any,
+) -> None:
+    """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
+
+    DATA is a VOC folder, photographs with an .xml each, a COCO .json file, or a YOLO folder or its
+    .yaml file; several are joined. Constants that are not given are the preset's; the options for
+    them are short for --set KEY=VALUE.
+    """
+    from data import UNSPLIT, join_sets
+    from spp_detect.cli.opening import open_checked
+    from spp_detect.features import choose_device
+    from spp_detect.trained_on import hold_out, save_split
+    from spp_detect.training.assembly import assemble_run, find_options
+    from spp_detect.training.feature_cache import Resources
+    from spp_detect.training.run import leave_out_without_positives
+    from spp_detect.training.run_folder import check_begun, check_new
+
+    named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
+    named["boxes"] = str(named["boxes"]) if named["boxes"] else None
+    given: dict[str, Any] = {name: named[name] for name in named if is_given(context, name)}
+    settings = collect_settings(options, changes, config)
+    if "preset" in settings:
+        given["preset"] = settings.pop("preset")
+    given["settings"] = settings
+    if data:
+        given["data"] = [str(one.absolute()) for one in data]
+
+    if resume:
+        check_begun(out)
+    else:
+        check_new(out)
+    asked = find_options(out, given)
+    if not asked.data:
+        raise click.UsageError("no DATA to train on: expected at least one labelled set")
+    classes = asked.classes.split(",") if asked.classes else None
+    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    paths = data or [Path(one) for one in asked.data]
+    sets = [open_checked(one, asked.split, classes, max_side, strict=strict) for one in paths]
+    dataset = join_sets(sets)
+    parts = None
+    if asked.split != UNSPLIT and all(one.split == UNSPLIT for one in sets):
+        dataset, parts = hold_out(dataset, out, asked.settings.get("seed", 0))
+    if classes is None and not strict:
+        dataset = leave_out_without_positives(dataset)
+    run = assemble_run(out, dataset, asked, resources)
+    if (out / "metrics.json").is_file():
+        run.begin()  # refuses another set or other constants than it was trained with
+        print(f"{out}: trained already")
+        return
+    if parts is not None:
+        save_split(parts, out)
+    with telling_how_to_go_on(f"go on with --out {out} --resume"):
+        run.train()
+    print(f"{out}: trained on {len(dataset)} photographs")
