@@ -11,7 +11,7 @@ from data.dataset import (
 )
 from data.errors import DataError
 from data.faults import Fault, summarise_faults
-from data.folder import count_passed_over, find_photographs
+from data.folder import find_others, find_photographs
 from data.labels import LabelledSet, Labels, Photograph, join_sets, select_classes
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.splits import UNSPLIT
@@ -31,7 +31,7 @@ __all__ = [
     "Photograph",
     "as_photo",
     "check_photographs",
-    "count_passed_over",
+    "find_others",
     "find_photographs",
     "is_labelled",
     "join_sets",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from data.errors import problem
@@ -56,8 +55,8 @@ def find_photographs(folder: Path | str) -> list[Path]:
     return found
 
 
-def count_passed_over(folder: Path | str) -> Counter[str]:
-    """Count the other files of a folder by their suffixes, hidden ones left out.
+def find_others(folder: Path | str) -> list[Path]:
+    """Return the other files of a folder and of the folders in it, sorted, hidden ones left out.
 
     Parameters
     ----------
@@ -66,20 +65,19 @@ def count_passed_over(folder: Path | str) -> Counter[str]:
 
     Returns
     -------
-    collections.Counter
-        By the suffix in lower case, "" for a name without one; empty for a single photograph.
+    list of pathlib.Path
+        Empty for a single photograph.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("a.png", "b.HEIC", "c.heic", "notes"):
+    ...     for name in ("a.png", "b.HEIC", "notes"):
     ...         Path(folder, name).touch()
-    ...     count_passed_over(folder)
-    Counter({'.heic': 2, '': 1})
+    ...     [path.name for path in find_others(folder)]
+    ['b.HEIC', 'notes']
     """
-    others = (path for path in walk_files(Path(folder)) if not is_photograph(path))
-    return Counter(path.suffix.lower() for path in others)
+    return [path for path in walk_files(Path(folder)) if not is_photograph(path)]
 
 
 def walk_files(folder: Path) -> list[Path]:

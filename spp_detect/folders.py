@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from data import (
     DEFAULT_MAX_SIDE,
     DataError,
-    count_passed_over,
+    find_others,
     find_photographs,
     is_labelled,
     open_dataset,
@@ -22,8 +23,9 @@ from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.progress import track
-from spp_detect.provenance import record_run
+from spp_detect.provenance import find_commit, find_version, record_run
 from spp_detect.report.folder import FolderReport, leave_out_reports
+from spp_detect.threads import get_threads
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ def report_folder(
     out: Path,
     min_score: float,
     max_side: int = DEFAULT_MAX_SIDE,
+    *,
+    draw: bool = False,
+    settings: dict[str, str] | None = None,
 ) -> FolderReport:
     """Detect on a folder and write what was found; what is done is saved along the way.
 
@@ -46,12 +51,17 @@ def report_folder(
     folder : Path
         Photographs, in folders of any depth, or a single one.
     out : Path
-        Gets detections.json (COCO results), detections.csv, photographs.csv, drawn/ and index.html;
-        a new folder, or that of an earlier run. Results below `folder` are not detected in.
+        Gets detections.json (COCO results), detections.csv, photographs.csv and index.html with its
+        pictures; a new folder, or that of an earlier run. Results below `folder` are not detected
+        in.
     min_score : float
         Least score of a detection.
     max_side : int
         Largest side of a photograph in pixels.
+    draw : bool
+        Whether a copy of each photograph with its boxes is drawn, too.
+    settings : dict of str to str, optional
+        What else the page should say of how it was made.
 
     Returns
     -------
@@ -66,10 +76,11 @@ def report_folder(
         For an `out` that holds other files.
     """
     found_there = find_photographs(folder)
-    report = FolderReport(folder, out, detector.classes)
+    report = FolderReport(folder, out, detector.classes, min_score, draw=draw)
+    report.settings |= _describe(detector) | (settings or {}) | {"least score": f"{min_score:g}"}
     paths = leave_out_reports(found_there, folder)
     _tell_passed_over(folder, len(found_there) - len(paths))
-    saved = time.monotonic()
+    begun = saved = time.monotonic()
     try:
         for path, found in track(detector.detect_paths(paths, max_side), "detection", len(paths)):
             try:
@@ -78,6 +89,7 @@ def report_folder(
                 report.add(path, found[found.scores >= min_score], max_side)
             except DataError as error:
                 report.skip(path, error)
+            _tell_time(report, begun)
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 report.save()
                 saved = time.monotonic()
@@ -86,6 +98,26 @@ def report_folder(
         raise
     report.finish()
     return report
+
+
+def _describe(detector: PhotoDetector) -> dict[str, str]:
+    """Say in words how a detector works."""
+    config = detector.config
+    return {
+        "trunk": f"{config.backbone}, weights {config.weights}",
+        "short sides": ", ".join(f"{scale} pixels" for scale in config.scales),
+        "windows": f"{config.proposals}, at most {config.max_windows}",
+        "features": config.feature,
+        "passes": str(config.passes),
+        "made by": f"spp-detect {find_version('spp-detect')}, {find_commit() or 'no checkout'}",
+        "threads": str(get_threads()),
+    }
+
+
+def _tell_time(report: FolderReport, begun: float) -> None:
+    seconds = time.monotonic() - begun
+    each = seconds / report.count
+    report.settings["seconds"] = f"{seconds:.1f}, {each:.2f} a photograph"
 
 
 def propose_folder(
@@ -150,7 +182,8 @@ def propose_folder(
 
 
 def _tell_passed_over(folder: Path, drawings: int) -> None:
-    kinds = count_passed_over(folder)
+    others = leave_out_reports(find_others(folder), folder)
+    kinds = Counter(path.suffix.lower() for path in others)
     if kinds:
         each = ", ".join(f"{count} {kind or 'without'}" for kind, count in kinds.most_common())
         logger.warning("passed over %d files by their suffix: %s", kinds.total(), each)

@@ -15,6 +15,7 @@ from spp_detect.cli.options import (
     max_side_option,
     model_folder,
     model_folders,
+    name_model,
     path_type,
     ready_option,
     telling_how_to_go_on,
@@ -39,6 +40,7 @@ PROMISING = 500
 @test_time_option
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
 @click.option("--min-score", type=FiniteFloat(), default=-0.8, help="Least score of a detection.")
+@click.option("--draw", is_flag=True, help="Draw a copy of each photograph with its boxes, too.")
 @device_option
 @max_side_option
 @threads_option
@@ -50,21 +52,28 @@ def detect(
     changes: dict[str, Any],
     out: Path,
     min_score: float,
+    draw: bool,
     device: str,
     max_side: int,
 ) -> None:
-    """Detect on a folder of photographs: json, csv, drawn pictures, a page.
+    """Detect on a folder of photographs: json, csv, and a page to look at and to hand on.
 
     Several RUNs detect together. A photograph that cannot be read is named and skipped; the exit
     status is then 2.
     """
     from spp_detect.ensemble import load_detector
+    from spp_detect.features import choose_device
     from spp_detect.folders import report_folder
     from spp_detect.report.folder import PAGE
 
-    detector = load_detector(join_models(runs, ready), device, weights).change(**changes)
+    models = join_models(runs, ready)
+    detector = load_detector(models, device, weights).change(**changes)
+    names = " + ".join(map(name_model, models))
+    settings = {"model": names, "device": str(choose_device(device))}
     with telling_how_to_go_on(f"what was found so far is in {out / PAGE}"):
-        report = report_folder(detector, folder, out, min_score, max_side)
+        report = report_folder(
+            detector, folder, out, min_score, max_side, draw=draw, settings=settings
+        )
     print(f"{report.summary}; {out / PAGE}")
     sys.exit(2 if report.skipped else 0)
 

@@ -1,4 +1,4 @@
-"""What `detect` leaves: json, csv, drawn photographs and a page of them."""
+"""What `detect` leaves: json, csv, and a page with its pictures."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from data import DataError, read_photo
 from eval import Detections
 from spp_detect.files import write_json, write_text
 from spp_detect.report.drawing import draw_detections, save_image
-from spp_detect.report.page import GENERATOR, Figure, render_page
+from spp_detect.report.gallery import Gallery, GalleryPhotograph, render_gallery
 
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # bytes of a file's name: with what is added to it, within any file system's 255
 LONGEST_SUFFIX = 16  # bytes: more is part of the name
 PAGE = "index.html"
+GENERATOR = '<meta name="generator" content="spp-detect">'  # by which a page is known as ours
+THUMBNAILS, VIEWS, DRAWN = "thumbnails", "views", "drawn"  # folders of pictures
+THUMBNAIL_SIDE, VIEW_SIDE = 400, 1600  # pixels
 
 
 class ReportError(ValueError):
@@ -37,9 +44,18 @@ class FolderReport:
     root : Path
         Paths are told relative to it.
     out : Path
-        Gets detections.json, detections.csv, photographs.csv, drawn/ and index.html.
+        Gets detections.json, detections.csv, photographs.csv, index.html and its pictures.
     classes : tuple of str
         Names of the classes.
+    least_score : float
+        Of the detections.
+    draw : bool
+        Whether a copy of each photograph with its boxes is drawn, too.
+
+    Attributes
+    ----------
+    settings : dict of str to str
+        How it was made, for the page.
 
     Raises
     ------
@@ -47,14 +63,25 @@ class FolderReport:
         For an `out` that holds anything else than an earlier report.
     """
 
-    def __init__(self, root: Path, out: Path, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        out: Path,
+        classes: tuple[str, ...],
+        least_score: float,
+        *,
+        draw: bool = False,
+    ) -> None:
         self.root = root
         self.out = out
         self.classes = classes
+        self.least_score = least_score
+        self.draw = draw
+        self.settings: dict[str, str] = {}
         self.skipped: list[str] = []
         self._results: list[dict[str, Any]] = []
-        self._figures: list[Figure] = []
-        self._drawn: set[Path] = set()
+        self._photographs: list[GalleryPhotograph] = []
+        self._pictures: set[Path] = set()
         self._account: list[tuple[str, int, str]] = []  # name, detections, error
         if out.exists() and not is_report(out) and (not out.is_dir() or any(out.iterdir())):
             raise ReportError(
@@ -62,6 +89,11 @@ class FolderReport:
             )
         if not is_report(out):
             self._write_page()  # marks the folder
+
+    @property
+    def count(self) -> int:
+        """How many photographs there are so far."""
+        return len(self._account)
 
     @property
     def summary(self) -> str:
@@ -74,7 +106,7 @@ class FolderReport:
         )
 
     def add(self, path: Path, found: Detections, max_side: int) -> None:
-        """Take one photograph's detections and draw them.
+        """Take one photograph's detections.
 
         Raises
         ------
@@ -82,23 +114,32 @@ class FolderReport:
             For a photograph that can no longer be read.
         """
         name = self._name(path)
-        image = draw_detections(read_photo(path, max_side), found, self.classes)
-        drawn = make_safe(f"drawn/{name}.jpg")
-        save_image(image, self.out / drawn)
-        self._drawn.add(self.out / drawn)
-        for box, score, label in found:
-            x1, y1, x2, y2 = (round(value, 2) for value in box.tolist())
+        photo = read_photo(path, max_side)
+        image = Image.fromarray(photo)
+        boxes = [[label, round(score, 5), *_round_box(box)] for box, score, label in found]
+        self._photographs.append(
+            GalleryPhotograph(
+                name,
+                self._save(image, name, THUMBNAILS, THUMBNAIL_SIDE),
+                self._save(image, name, VIEWS, VIEW_SIDE),
+                quote(os.fsencode(os.path.relpath(path, self.out))),
+                image.width,
+                image.height,
+                boxes,
+            )
+        )
+        if self.draw:
+            self._save(draw_detections(photo, found, self.classes), name, DRAWN)
+        for label, score, x1, y1, x2, y2 in boxes:
             self._results.append(
                 {
                     "image_id": name,
-                    "category_id": label + 1,
-                    "category": self.classes[label],
+                    "category_id": int(label) + 1,
+                    "category": self.classes[int(label)],
                     "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "score": round(score, 5),
+                    "score": score,
                 }
             )
-        objects = ", ".join(self.classes[label] for label in found.labels) or "nothing found"
-        self._figures.append(Figure(quote(drawn), name, objects))
         self._account.append((name, len(found), ""))
 
     def skip(self, path: Path, error: DataError) -> None:
@@ -117,24 +158,38 @@ class FolderReport:
         self._write_page()
 
     def finish(self) -> None:
-        """Write everything and remove the drawings of an earlier run that this one has not."""
+        """Write everything and remove the pictures of an earlier run that this one has not."""
         self.save()
-        for path in self.out.glob("drawn/**/*.jpg"):
-            if path not in self._drawn:
-                path.unlink()
+        for folder in (THUMBNAILS, VIEWS, DRAWN):
+            for path in self.out.glob(f"{folder}/**/*.jpg"):
+                if path not in self._pictures:
+                    path.unlink()
+
+    def _save(self, image: Image.Image, name: str, folder: str, side: int | None = None) -> str:
+        """Save a picture, its longer side at most `side`: its address, quoted."""
+        address = make_safe(f"{folder}/{name}.jpg")
+        if side is not None:
+            image = image.copy()
+            image.thumbnail((side, side))
+        save_image(image, self.out / address)
+        self._pictures.add(self.out / address)
+        return quote(address)
 
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self.root) if path != self.root else Path(path.name)
         return make_readable(relative.as_posix())
 
     def _write_page(self) -> None:
-        facts = {
-            "photographs": str(len(self._figures)),
-            "detections": str(len(self._results)),
-            "skipped": str(len(self.skipped)),
-        }
-        page = render_page("Detections", facts, [("Photographs", self._figures)], self.skipped)
-        write_text(self.out / PAGE, page)
+        gallery = Gallery(
+            self.summary,
+            self.classes,
+            self._photographs,
+            self.skipped,
+            self.settings,
+            self.least_score,
+            self.least_score,
+        )
+        write_text(self.out / PAGE, render_gallery(gallery))
 
     def _csv(self) -> str:
         rows: list[tuple[Any, ...]] = [("photograph", "class", "score", "x1", "y1", "x2", "y2")]
@@ -155,7 +210,7 @@ def is_report(folder: Path) -> bool:
 
 
 def leave_out_reports(paths: Iterable[Path], root: Path) -> list[Path]:
-    """Leave out photographs that lie in folders of results below `root`: they are drawings."""
+    """Leave out files that lie in folders of results below `root`: they are our own."""
     known: dict[Path, bool] = {root: False}
 
     def lies_in_report(folder: Path) -> bool:
@@ -184,6 +239,10 @@ def _shorten(name: str) -> str:
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     start = name.encode()[: LONGEST_NAME - len(suffix.encode()) - 17].decode(errors="ignore")
     return f"{start}-{digest}{suffix}"
+
+
+def _round_box(box: NDArray[np.float32]) -> list[float]:
+    return [round(value, 2) for value in box.tolist()]
 
 
 def _write_csv(rows: Iterable[tuple[Any, ...]]) -> str:

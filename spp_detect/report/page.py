@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-GENERATOR = '<meta name="generator" content="spp-detect">'
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
@@ -53,7 +52,7 @@ def render_page(
         items = "".join(f"<li>{escape(note)}</li>" for note in notes)
         body.append(f"<h2>Notes</h2><ul>{items}</ul>")
     title = escape(title)
-    head = f'<meta charset="utf-8">{GENERATOR}<title>{title}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     content = "".join(body)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{content}</body></html>\n'
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -125,14 +125,41 @@ def test_detect_leaves_all_its_files_and_skips_a_bad_photograph(spp, small_model
         x, y, width, height = one["bbox"]
         assert float(row["x2"]) == pytest.approx(x + width, abs=0.02)
         assert float(row["y2"]) == pytest.approx(y + height, abs=0.02)
+    assert not (out / "drawn").exists()
     with (
         Image.open(photos / "photo 0.jpg") as photo,
-        Image.open(out / "drawn" / "photo 0.jpg.jpg") as drawn,
+        Image.open(out / "thumbnails" / "photo 0.jpg.jpg") as thumbnail,
+        Image.open(out / "views" / "photo 0.jpg.jpg") as view,
     ):
+        assert photo.size == view.size
+        assert max(thumbnail.size) == min(400, max(photo.size))
+    page = read_page(out)
+    assert [one["name"] for one in page["photographs"]] == [
+        "deeper/photo 1.jpg",
+        "deeper/photo 2.jpg",
+        "photo 0.jpg",
+    ]
+    assert page["photographs"][0]["view"] == "views/deeper/photo%201.jpg.jpg"
+    for one in page["photographs"]:
+        original = out / unquote(one["original"])
+        assert original.resolve() == (photos / one["name"]).resolve()
+        shown = [(page["classes"][box[0]], box[1], box[2], box[3]) for box in one["boxes"]]
+        own = [f for f in found if f["image_id"] == one["name"]]
+        assert shown == [(f["category"], f["score"], *f["bbox"][:2]) for f in own]
+    assert len(page["failures"]) == 1 and "bad.jpg" in page["failures"][0]
+    assert page["settings"]["trunk"].startswith("small5")
+    assert page["settings"]["model"] == str(small_model)
+    again = tmp_path / "drawn"
+    assert spp("detect", small_model, photos, "--out", again, "--draw")[0] == 2
+    with Image.open(again / "drawn" / "photo 0.jpg.jpg") as drawn:
         assert photo.size == drawn.size
-    page = (out / "index.html").read_text()
-    assert "drawn/deeper/photo%201.jpg.jpg" in page
-    assert "bad.jpg" in page
+
+
+def read_page(out):
+    """The data of a page of detections."""
+    text = (out / "index.html").read_text(encoding="utf-8")
+    start = text.index('id="data">') + len('id="data">')
+    return json.loads(text[start : text.index("</script>", start)])
 
 
 def test_what_detect_found_is_scored_by_its_names(spp, small_model, small_voc, tmp_path):
@@ -218,9 +245,10 @@ def test_any_file_name_is_detected_in(spp, small_model, photos, tmp_path):
     status, told, _ = spp("detect", small_model, photos, "--out", out, "--min-score", "-2")
     assert status == 0
     assert told.startswith("8 photographs: 8 with")
-    assert len([*(out / "drawn").glob("long.c*/x.jpg.jpg")]) == 1
-    drawn = sorted(path.name for path in (out / "drawn").iterdir() if path.is_file())
-    assert len(drawn) == 7 and "<img onerror=x>.jpg.jpg" in drawn
+    views = out / "views"
+    assert len([*views.glob("long.c*/x.jpg.jpg")]) == 1
+    saved = sorted(path.name for path in views.iterdir() if path.is_file())
+    assert len(saved) == 7 and "<img onerror=x>.jpg.jpg" in saved
     found = {one["image_id"] for one in json.loads((out / "detections.json").read_text())}
     assert found == {
         "photo 0.jpg",
@@ -230,10 +258,12 @@ def test_any_file_name_is_detected_in(spp, small_model, photos, tmp_path):
         f"{deep.name}/x.jpg",
         *long,
     }
-    page = (out / "index.html").read_text()
-    assert "<img onerror" not in page
-    for name in drawn:
-        assert quote(f"drawn/{name}") in page
+    assert "<img onerror" not in (out / "index.html").read_text()
+    shown = read_page(out)["photographs"]
+    assert {one["name"] for one in shown} == found
+    for one in shown:
+        for address in (one["thumbnail"], one["view"], one["original"]):
+            assert Path(os.fsdecode(os.fsencode(out) + b"/" + unquote_to_bytes(address))).is_file()
 
 
 def test_results_are_not_mixed_with_other_files(spp, small_model, photos, tmp_path):
@@ -251,11 +281,13 @@ def test_results_among_the_photographs_are_not_detected_in(spp, small_model, pho
     for out in (photos / "found", photos / "found", photos / "again"):
         status, told, errors = spp("detect", small_model, photos, "--out", out)
         assert status == 0 and told.startswith("3 photographs")
-    assert "passed over 3 photographs in folders of results" in errors
+    assert "passed over 6 photographs in folders of results" in errors
+    assert "by their suffix" not in errors
     (photos / "deeper" / "photo 1.jpg").unlink()
     assert spp("detect", small_model, photos, "--out", out)[0] == 0
-    drawn = {path.name for path in out.glob("drawn/**/*.jpg")}
-    assert drawn == {"photo 0.jpg.jpg", "photo 2.jpg.jpg"}, "a stale drawing stayed"
+    for folder in ("views", "thumbnails"):
+        left = {path.name for path in out.glob(f"{folder}/**/*.jpg")}
+        assert left == {"photo 0.jpg.jpg", "photo 2.jpg.jpg"}, "a stale picture stayed"
 
 
 @pytest.mark.parametrize("score", ["nan", "inf", "-inf", "x"])
@@ -270,7 +302,7 @@ def test_least_score_is_a_finite_number(spp, small_model, photos, tmp_path, scor
 def test_detect_takes_one_photograph(spp, small_model, photos, tmp_path):
     status, _, _ = spp("detect", small_model, photos / "photo 0.jpg", "--out", tmp_path / "o")
     assert status == 0
-    assert (tmp_path / "o" / "drawn" / "photo 0.jpg.jpg").is_file()
+    assert (tmp_path / "o" / "views" / "photo 0.jpg.jpg").is_file()
 
 
 def test_proposals_of_a_folder_and_of_a_labelled_set(spp, small_voc, photos, tmp_path):
