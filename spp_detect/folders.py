@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from data import (
     find_photographs,
     is_labelled,
     open_dataset,
+    photo_size,
 )
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
@@ -24,7 +28,9 @@ from spp_detect.files import write_json
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.progress import track
 from spp_detect.provenance import find_commit, find_version, record_run
+from spp_detect.report.exports import write_line
 from spp_detect.report.folder import FolderReport, leave_out_reports
+from spp_detect.report.names import make_readable, name_below
 from spp_detect.threads import get_threads
 
 logger = logging.getLogger(__name__)
@@ -39,7 +45,7 @@ def report_folder(
     min_score: float,
     max_side: int = DEFAULT_MAX_SIDE,
     *,
-    draw: bool = False,
+    exports: Sequence[str] = (),
     settings: dict[str, str] | None = None,
 ) -> FolderReport:
     """Detect on a folder and write what was found; what is done is saved along the way.
@@ -58,8 +64,8 @@ def report_folder(
         Least score of a detection.
     max_side : int
         Largest side of a photograph in pixels.
-    draw : bool
-        Whether a copy of each photograph with its boxes is drawn, too.
+    exports : sequence of str
+        Names of what is written beside, as `report.exports.EXPORTS` has them.
     settings : dict of str to str, optional
         What else the page should say of how it was made.
 
@@ -76,7 +82,7 @@ def report_folder(
         For an `out` that holds other files.
     """
     found_there = find_photographs(folder)
-    report = FolderReport(folder, out, detector.classes, min_score, draw=draw)
+    report = FolderReport(folder, out, detector.classes, min_score, exports)
     report.settings |= _describe(detector) | (settings or {}) | {"least score": f"{min_score:g}"}
     paths = leave_out_reports(found_there, folder)
     _tell_passed_over(folder, len(found_there) - len(paths))
@@ -98,6 +104,41 @@ def report_folder(
         raise
     report.finish()
     return report
+
+
+def stream_folder(
+    detector: PhotoDetector,
+    folder: Path,
+    out: TextIO,
+    min_score: float,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> int:
+    """Detect on a folder and write a line of json for each photograph as soon as it is done.
+
+    Parameters
+    ----------
+    detector, folder, min_score, max_side : PhotoDetector, Path, float, int
+        As of `report_folder`.
+    out : TextIO
+        Gets the lines; that of a photograph which cannot be read has an "error".
+
+    Returns
+    -------
+    int
+        How many photographs could not be read.
+    """
+    paths = leave_out_reports(find_photographs(folder), folder)
+    failed = 0
+    for path, found in detector.detect_paths(paths, max_side):
+        name = name_below(path, folder)
+        if isinstance(found, DataError):
+            failed += 1
+            line = json.dumps({"photograph": name, "error": make_readable(str(found))})
+        else:
+            shown = found[found.scores >= min_score]
+            line = write_line(name, photo_size(path, max_side), shown, detector.classes)
+        print(line, file=out, flush=True)
+    return failed
 
 
 def _describe(detector: PhotoDetector) -> dict[str, str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spp_detect.detector import Detector
 
 PROMISING = 500
+EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
 
 
 @click.command()
@@ -40,7 +41,13 @@ PROMISING = 500
 @test_time_option
 @click.option("--out", type=path_type, required=True, help="Folder for the results.")
 @click.option("--min-score", type=FiniteFloat(), default=-0.8, help="Least score of a detection.")
-@click.option("--draw", is_flag=True, help="Draw a copy of each photograph with its boxes, too.")
+@click.option(
+    "--also",
+    "exports",
+    multiple=True,
+    type=click.Choice(EXPORTS),
+    help="Write this, too, in a folder of its name below --out; repeatable.",
+)
 @device_option
 @max_side_option
 @threads_option
@@ -52,27 +59,31 @@ def detect(
     changes: dict[str, Any],
     out: Path,
     min_score: float,
-    draw: bool,
+    exports: tuple[str, ...],
     device: str,
     max_side: int,
 ) -> None:
     """Detect on a folder of photographs: json, csv, and a page to look at and to hand on.
 
     Several RUNs detect together. A photograph that cannot be read is named and skipped; the exit
-    status is then 2.
+    status is then 2. With --out - nothing is left but a line of json a photograph on stdout, as
+    soon as it is done.
     """
     from spp_detect.ensemble import load_detector
     from spp_detect.features import choose_device
-    from spp_detect.folders import report_folder
+    from spp_detect.folders import report_folder, stream_folder
     from spp_detect.report.folder import PAGE
 
     models = join_models(runs, ready)
     detector = load_detector(models, device, weights).change(**changes)
     names = " + ".join(map(name_model, models))
     settings = {"model": names, "device": str(choose_device(device))}
+    if str(out) == "-":
+        with telling_how_to_go_on("what was found so far stands above"):
+            sys.exit(2 if stream_folder(detector, folder, sys.stdout, min_score, max_side) else 0)
     with telling_how_to_go_on(f"what was found so far is in {out / PAGE}"):
         report = report_folder(
-            detector, folder, out, min_score, max_side, draw=draw, settings=settings
+            detector, folder, out, min_score, max_side, exports=exports, settings=settings
         )
     print(f"{report.summary}; {out / PAGE}")
     sys.exit(2 if report.skipped else 0)

@@ -112,7 +112,9 @@ def _detect_folder(detector: Detector, test: LabelledSet, out: Path) -> None:
     for photograph in test.photographs[:PHOTOGRAPHS_SHOWN]:
         (out / "photographs").mkdir(exist_ok=True)
         shutil.copy(photograph.path, out / "photographs")
-    report_folder(detector, out / "photographs", out / "detections", LEAST_SCORE_SHOWN, draw=True)
+    report_folder(
+        detector, out / "photographs", out / "detections", LEAST_SCORE_SHOWN, exports=["drawn"]
+    )
 
 
 def _time(detector: Detector, test: LabelledSet, out: Path) -> float:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from data import DataError, read_photo
 from eval import Detections
 from spp_detect.files import write_json, write_text
-from spp_detect.report.drawing import draw_detections, save_image
+from spp_detect.report.exports import EXPORTS, Found, Pictures, round_box
 from spp_detect.report.gallery import Gallery, GalleryPhotograph, render_gallery
+from spp_detect.report.names import make_readable, make_safe, name_below
 
 logger = logging.getLogger(__name__)
 
-LONGEST_NAME = 200  # bytes of a file's name: with what is added to it, within any file system's 255
-LONGEST_SUFFIX = 16  # bytes: more is part of the name
 PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="spp-detect">'  # by which a page is known as ours
-THUMBNAILS, VIEWS, DRAWN = "thumbnails", "views", "drawn"  # folders of pictures
+THUMBNAILS, VIEWS = "thumbnails", "views"  # folders of pictures
 THUMBNAIL_SIDE, VIEW_SIDE = 400, 1600  # pixels
 
 
@@ -49,8 +43,8 @@ class FolderReport:
         Names of the classes.
     least_score : float
         Of the detections.
-    draw : bool
-        Whether a copy of each photograph with its boxes is drawn, too.
+    exports : sequence of str
+        Names of EXPORTS, each of which gets a folder of that name.
 
     Attributes
     ----------
@@ -69,19 +63,19 @@ class FolderReport:
         out: Path,
         classes: tuple[str, ...],
         least_score: float,
-        *,
-        draw: bool = False,
+        exports: Sequence[str] = (),
     ) -> None:
         self.root = root
         self.out = out
         self.classes = classes
         self.least_score = least_score
-        self.draw = draw
+        self._thumbnails = Pictures(out / THUMBNAILS, classes, THUMBNAIL_SIDE)
+        self._views = Pictures(out / VIEWS, classes, VIEW_SIDE)
+        self._exports = [EXPORTS[name](out / name, classes) for name in exports]
         self.settings: dict[str, str] = {}
         self.skipped: list[str] = []
         self._results: list[dict[str, Any]] = []
         self._photographs: list[GalleryPhotograph] = []
-        self._pictures: set[Path] = set()
         self._account: list[tuple[str, int, str]] = []  # name, detections, error
         if out.exists() and not is_report(out) and (not out.is_dir() or any(out.iterdir())):
             raise ReportError(
@@ -113,23 +107,23 @@ class FolderReport:
         DataError
             For a photograph that can no longer be read.
         """
-        name = self._name(path)
-        photo = read_photo(path, max_side)
-        image = Image.fromarray(photo)
-        boxes = [[label, round(score, 5), *_round_box(box)] for box, score, label in found]
+        photograph = Found(name_below(path, self.root), read_photo(path, max_side), found)
+        height, width = photograph.photo.shape[:2]
+        name = photograph.name
+        for export in (self._thumbnails, self._views, *self._exports):
+            export.add(photograph)
+        boxes = [[label, round(score, 5), *round_box(box)] for box, score, label in found]
         self._photographs.append(
             GalleryPhotograph(
                 name,
-                self._save(image, name, THUMBNAILS, THUMBNAIL_SIDE),
-                self._save(image, name, VIEWS, VIEW_SIDE),
+                quote(make_safe(f"{THUMBNAILS}/{name}.jpg")),
+                quote(make_safe(f"{VIEWS}/{name}.jpg")),
                 quote(os.fsencode(os.path.relpath(path, self.out))),
-                image.width,
-                image.height,
+                width,
+                height,
                 boxes,
             )
         )
-        if self.draw:
-            self._save(draw_detections(photo, found, self.classes), name, DRAWN)
         for label, score, x1, y1, x2, y2 in boxes:
             self._results.append(
                 {
@@ -147,7 +141,7 @@ class FolderReport:
         told = make_readable(str(error))
         logger.warning("skipped: %s", told)
         self.skipped.append(told)
-        self._account.append((self._name(path), 0, told))
+        self._account.append((name_below(path, self.root), 0, told))
 
     def save(self) -> None:
         """Write what is known so far, each file whole."""
@@ -158,26 +152,10 @@ class FolderReport:
         self._write_page()
 
     def finish(self) -> None:
-        """Write everything and remove the pictures of an earlier run that this one has not."""
+        """Write everything and remove the files of an earlier run that this one has not."""
         self.save()
-        for folder in (THUMBNAILS, VIEWS, DRAWN):
-            for path in self.out.glob(f"{folder}/**/*.jpg"):
-                if path not in self._pictures:
-                    path.unlink()
-
-    def _save(self, image: Image.Image, name: str, folder: str, side: int | None = None) -> str:
-        """Save a picture, its longer side at most `side`: its address, quoted."""
-        address = make_safe(f"{folder}/{name}.jpg")
-        if side is not None:
-            image = image.copy()
-            image.thumbnail((side, side))
-        save_image(image, self.out / address)
-        self._pictures.add(self.out / address)
-        return quote(address)
-
-    def _name(self, path: Path) -> str:
-        relative = path.relative_to(self.root) if path != self.root else Path(path.name)
-        return make_readable(relative.as_posix())
+        for export in (self._thumbnails, self._views, *self._exports):
+            export.finish()
 
     def _write_page(self) -> None:
         gallery = Gallery(
@@ -219,30 +197,6 @@ def leave_out_reports(paths: Iterable[Path], root: Path) -> list[Path]:
         return known[folder]
 
     return [path for path in paths if path == root or not lies_in_report(path.parent)]
-
-
-def make_readable(text: str) -> str:
-    """Write bytes of a file's name that are no UTF-8 with a backslash, in hexadecimal."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
-
-
-def make_safe(path: str) -> str:
-    """Shorten names in a relative path that no file system takes; they stay different."""
-    return str(PurePosixPath(*map(_shorten, PurePosixPath(path).parts)))
-
-
-def _shorten(name: str) -> str:
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    suffix = PurePosixPath(name).suffix
-    suffix = suffix if len(suffix.encode()) <= LONGEST_SUFFIX else ""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    start = name.encode()[: LONGEST_NAME - len(suffix.encode()) - 17].decode(errors="ignore")
-    return f"{start}-{digest}{suffix}"
-
-
-def _round_box(box: NDArray[np.float32]) -> list[float]:
-    return [round(value, 2) for value in box.tolist()]
 
 
 def _write_csv(rows: Iterable[tuple[Any, ...]]) -> str:

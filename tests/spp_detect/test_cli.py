@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from data import open_dataset
 from proposals import load_boxes
 from spp_detect import cli, files, ready_models
+from spp_detect.cli.models import EXPORTS
 from spp_detect.detector import PhotoDetector
+from spp_detect.report import exports
 from spp_detect.training.feature_scale import MeasureScales
 
 
@@ -150,9 +152,95 @@ def test_detect_leaves_all_its_files_and_skips_a_bad_photograph(spp, small_model
     assert page["settings"]["trunk"].startswith("small5")
     assert page["settings"]["model"] == str(small_model)
     again = tmp_path / "drawn"
-    assert spp("detect", small_model, photos, "--out", again, "--draw")[0] == 2
+    assert spp("detect", small_model, photos, "--out", again, "--also", "drawn")[0] == 2
     with Image.open(again / "drawn" / "photo 0.jpg.jpg") as drawn:
         assert photo.size == drawn.size
+
+
+def read_rows(out):
+    """Rows of detections.csv by the photograph's name: class, score and corners as numbers."""
+    rows = {}
+    with (out / "detections.csv").open(newline="") as file:
+        for name, label, *numbers in list(csv.reader(file))[1:]:
+            rows.setdefault(name, []).append((label, *map(float, numbers)))
+    return rows
+
+
+def test_every_format_says_the_same(spp, small_model, photos, tmp_path):
+    shutil.copy(photos / "photo 0.jpg", photos / "photo 0.jpeg")  # of one stem
+    out = tmp_path / "out"
+    every = [word for name in EXPORTS for word in ("--also", name)]
+    options = ("--out", out, "--min-score", "-2", *every)
+    status, _, errors = spp("detect", small_model, photos, *options)
+    assert status == 0, errors
+    rows = read_rows(out)
+    assert len(rows) == 4 and set(EXPORTS) <= {path.name for path in out.iterdir()}
+    # Of two photographs of one stem the second has its whole name.
+    stems = {name: name if name == "photo 0.jpg" else name.rpartition(".")[0] for name in rows}
+    # As VOC's annotations beside the photographs, read again.
+    labelled = shutil.copytree(out / "voc", tmp_path / "labelled")
+    for name, stem in stems.items():
+        shutil.copy(photos / name, labelled / f"{stem}.jpg")
+    dataset = open_dataset(labelled, "all", strict=True)
+    assert len(dataset) == 4
+    by_stem = {p.path.relative_to(labelled).as_posix()[:-4]: p.labels for p in dataset}
+    for name, own in rows.items():
+        found = by_stem[stems[name]]
+        assert [dataset.classes[c] for c in found.classes] == [row[0] for row in own]
+        np.testing.assert_allclose(found.boxes, [row[2:] for row in own], atol=0.011)
+    # As YOLO's labels, by hand.
+    names = (out / "yolo" / "classes.txt").read_text().splitlines()
+    for name, own in rows.items():
+        with Image.open(photos / name) as photo:
+            sides = np.array(photo.size * 2)
+        lines = (out / "yolo" / "labels" / f"{stems[name]}.txt").read_text().splitlines()
+        values = np.array([line.split() for line in lines], float)
+        assert [names[int(c)] for c in values[:, 0]] == [row[0] for row in own]
+        np.testing.assert_allclose(values[:, 5], [row[1] for row in own], atol=1e-5)
+        boxes = values[:, 1:5] * sides
+        corners = np.hstack([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2])
+        np.testing.assert_allclose(corners, [row[2:] for row in own], atol=0.02)
+        crops = sorted(out.glob(f"crops/*/{name}-*.jpg"))
+        assert len(crops) == len(own)
+        label, _, x1, y1, x2, y2 = own[0]
+        with Image.open(out / "crops" / label / f"{name}-1.jpg") as crop:
+            assert abs(crop.width - (x2 - x1)) <= 2 and abs(crop.height - (y2 - y1)) <= 2
+    # As VOC's comp4 files.
+    lines = [
+        (path.stem.rpartition("_")[2], *line.split())
+        for path in (out / "comp4").glob("comp4_det_all_*.txt")
+        for line in path.read_text().splitlines()
+    ]
+    told = sorted((name, label, round(float(score), 5)) for label, name, score, *_ in lines)
+    expected = sorted(
+        (stems[name].replace(" ", "%20"), row[0], row[1])
+        for name, own in rows.items()
+        for row in own
+    )
+    assert told == expected
+    # What an earlier run left goes.
+    (photos / "photo 0.jpeg").unlink()
+    assert spp("detect", small_model, photos, *options)[0] == 0
+    for path, count in (("voc/**/*.xml", 3), ("yolo/labels/**/*.txt", 3), ("drawn/**/*.jpg", 3)):
+        assert len([*out.glob(path)]) == count
+
+
+def test_the_exports_that_can_be_chosen_are_those_there_are():
+    assert set(EXPORTS) == set(exports.EXPORTS)
+
+
+def test_lines_of_json_are_streamed(spp, small_model, photos, tmp_path, monkeypatch):
+    (photos / "bad.jpg").write_bytes(b"no photograph")
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = spp("detect", small_model, photos, "--out", "-", "--min-score", "-2")
+    assert status == 2 and not [*tmp_path.glob("-")]
+    lines = {line["photograph"]: line for line in map(json.loads, out.splitlines())}
+    assert len(lines) == 4 and "bad.jpg" in lines["bad.jpg"]["error"]
+    spp("detect", small_model, photos, "--out", tmp_path / "out", "--min-score", "-2")
+    for name, own in read_rows(tmp_path / "out").items():
+        found = [(d["class"], d["score"], *d["box"]) for d in lines[name]["detections"]]
+        assert [row[:2] for row in found] == [row[:2] for row in own]
+        np.testing.assert_allclose([row[2:] for row in found], [row[2:] for row in own], atol=0.011)
 
 
 def read_page(out):
