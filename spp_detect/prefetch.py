@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,20 +77,19 @@ def prepare_photos(
     yield from zip(paths, work_ahead(prepare, paths), strict=True)
 
 
-def work_ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def work_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Do a work on items in threads, a few ahead of who takes the results, in their order.
 
     An error of the work is raised where its result is taken.
     """
     workers = get_threads()
-    ahead = 2 * workers
+    waiting = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(work, item) for item in items[:ahead]]
+        futures = deque(pool.submit(work, item) for item in islice(waiting, 2 * workers))
         try:
-            for i in range(len(items)):
-                yield futures.pop(0).result()
-                if i + ahead < len(items):
-                    futures.append(pool.submit(work, items[i + ahead]))
+            while futures:
+                yield futures.popleft().result()
+                futures.extend(pool.submit(work, item) for item in islice(waiting, 1))
         finally:
             for future in futures:
                 future.cancel()

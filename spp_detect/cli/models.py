@@ -48,6 +48,9 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
     type=click.Choice(EXPORTS),
     help="Write this, too, in a folder of its name below --out; repeatable.",
 )
+@click.option(
+    "--every", type=click.IntRange(1), default=1, help="Of a video, look at each so many-th frame."
+)
 @device_option
 @max_side_option
 @threads_option
@@ -60,10 +63,14 @@ def detect(
     out: Path,
     min_score: float,
     exports: tuple[str, ...],
+    every: int,
     device: str,
     max_side: int,
 ) -> None:
     """Detect on a folder of photographs: json, csv, and a page to look at and to hand on.
+
+    FOLDER may also be one photograph, or a video: then a csv of all frames' boxes and a copy with
+    the boxes drawn are left.
 
     Several RUNs detect together. A photograph that cannot be read is named and skipped; the exit
     status is then 2. With --out - nothing is left but a line of json a photograph on stdout, as
@@ -73,6 +80,7 @@ def detect(
     from spp_detect.features import choose_device
     from spp_detect.folders import report_folder, stream_folder
     from spp_detect.report.folder import PAGE
+    from spp_detect.videos import is_video, report_video
 
     models = join_models(runs, ready)
     detector = load_detector(models, device, weights).change(**changes)
@@ -81,6 +89,11 @@ def detect(
     if str(out) == "-":
         with telling_how_to_go_on("what was found so far stands above"):
             sys.exit(2 if stream_folder(detector, folder, sys.stdout, min_score, max_side) else 0)
+    if is_video(folder):
+        with telling_how_to_go_on(f"what was found so far is in {out}"):
+            video = report_video(detector, folder, out, min_score, max_side, every)
+        print(f"{video.frames} frames: {video.detections} detections; {out}")
+        return
     with telling_how_to_go_on(f"what was found so far is in {out / PAGE}"):
         report = report_folder(
             detector, folder, out, min_score, max_side, exports=exports, settings=settings
