@@ -27,7 +27,7 @@ BACKBONES = (
     "mobilenet_v3_large",
     "small5",
 )
-PRESETS = ("default", "paper", "release")
+PRESETS = ("default", "paper", "release", "fast-rcnn")
 RULES = ("paper", "release")
 DISTINCT = ("clamped", "unclamped")
 SAMPLINGS = ("photographs", "windows")
@@ -36,6 +36,7 @@ FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
 PHOTOGRAPHS_PER_TUNED_BATCH = 2  # where the trunk is tuned each costs a pass through it
 EXTRACTORS = ("spp", "rcnn")
+SCORES = ("svm", "softmax")
 FC_STARTS = ("components", "random")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SINGLE_SCALE = 688  # the paper's single scale
@@ -103,6 +104,10 @@ class Config:
     fc_width: int = 4096
     fc_rank: int = 0  # of fc6's weights where they were compressed after training; 0: whole
 
+    # What scores windows: each class's SVM, or the softmax that the fc layers were tuned under, by
+    # the log of its odds; boxes are then moved by the layer that was tuned beside it.
+    scores: str = "svm"
+
     # Sides of boxes in the regression's targets: between their first and last pixel, as the
     # release measures them, or a pixel more.
     regression_inclusive: bool = False
@@ -150,6 +155,11 @@ class TrainingConfig:
     finetune_components: int = 0
     train_from: str = ""  # the first of the trunk's layers that is tuned too
     mirror_finetuning: bool = True
+    # Whether what fc6 takes is brought to mean 0 and like spread while it learns, as far as it can
+    # be undone afterwards: random layers learn so several times as fast.
+    finetune_standardised: bool = False
+    # Whether a layer that moves boxes learns beside the softmax, as in Fast R-CNN.
+    finetune_boxes: bool = False
     finetune_positives: int = 32  # of a batch
     finetune_negatives: int = 96
     # How they are drawn: uniformly from the windows of all photographs, as the release does and as
@@ -162,6 +172,8 @@ class TrainingConfig:
     # thousand iterations. Random ones need ten times as much.
     finetune_rates: tuple[float, ...] = (1e-3, 1e-4)
     finetune_shares: tuple[float, ...] = (2 / 3, 1 / 3)
+    finetune_warmup: int = 0  # iterations in which the rates rise from 0
+    finetune_trunk_rate: float = 1.0  # factor on the rates, of the trunk's layers
     finetune_momentum: float = 0.9
     finetune_decay: float = 5e-4
     # Of fc8's biases: a factor on the rates, whether they decay, the background's first value. The
@@ -228,11 +240,24 @@ class RunConfig:
             raise ConfigError(
                 f"train_from {training.train_from!r}: expected finetune_iterations above 0"
             )
+        if model.scores == "softmax" and not (training.finetune_boxes and self._tunes_fc7):
+            raise ConfigError(
+                "scores 'softmax': expected feature fc7, finetune_boxes and finetune_iterations "
+                "above 0"
+            )
+        if training.finetune_standardised and training.finetune_components:
+            raise ConfigError(
+                "finetune_standardised: expected no finetune_components, which are standardised"
+            )
         if training.finetune_iterations and model.feature == "pool5" and not training.train_from:
             raise ConfigError(
                 "feature 'pool5': fine-tuning the fc layers does not change it; expected fc6, fc7 "
                 "or a layer to train_from"
             )
+
+    @property
+    def _tunes_fc7(self) -> bool:
+        return self.training.finetune_iterations > 0 and self.model.feature == "fc7"
 
     @property
     def has_fc(self) -> bool:
@@ -244,6 +269,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "preset": PRESETS,
     "extractor": EXTRACTORS,
     "precision": PRECISIONS,
+    "scores": SCORES,
     "fc_start": FC_STARTS,
     "long_side_rounding": ROUNDINGS,
     "projection": RULES,
@@ -263,6 +289,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "promising": (0, _HUGE),
     **dict.fromkeys(("finetune_iterations", "finetune_negatives"), (0, _HUGE)),
     "finetune_positives": (1, _HUGE),
+    "finetune_warmup": (0, _HUGE),
+    "finetune_trunk_rate": (0, _HUGE),
     "finetune_iou": (_TINY, 1),
     "finetune_momentum": (0, 1),
     "finetune_decay": (0, _HUGE),
@@ -326,6 +354,25 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "regression_lambda": 4000.0,
         "passes": 1,
         "vote_iou": None,
+    },
+    # Girshick, Fast R-CNN (ICCV 2015): the trunk's last layers, a softmax and boxes learn together.
+    # Iterations and rates are for fc layers that start at random.
+    "fast-rcnn": {
+        "feature": "fc7",
+        "fc_width": 1024,
+        "fc_start": "random",
+        "scores": "softmax",
+        "score_threshold": -4.6,  # log-odds: a probability of 0.01
+        "vote_score": -3.0,
+        "train_from": "layer3",
+        "finetune_iterations": 10_000,
+        "finetune_positives": 48,
+        "finetune_negatives": 144,
+        "finetune_rates": (1e-2, 1e-3),
+        "finetune_warmup": 300,
+        "finetune_trunk_rate": 0.1,
+        "finetune_standardised": True,
+        "finetune_boxes": True,
     },
 }
 

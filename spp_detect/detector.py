@@ -25,7 +25,6 @@ from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, apply_fc, build_fc
 from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device
 from spp_detect.heads import Heads
-from spp_detect.kernels.product import multiply_rows
 from spp_detect.model_folder import (
     Description,
     ModelError,
@@ -325,7 +324,9 @@ class Detector(PhotoDetector):
         except ConfigError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
         fc = build_fc(config, extractor.length)
-        heads = Heads.empty(len(classes), extractor.length, fc.length if fc else extractor.length)
+        described = fc.length if fc else extractor.length
+        softmax = config.scores == "softmax"
+        heads = Heads.empty(len(classes), extractor.length, described, softmax=softmax)
         first = FirstStage.empty(len(classes), extractor.length) if config.promising else None
         detector = cls(config, classes, extractor, heads, fc, first, description.training)
         if description.public_trunk:
@@ -508,12 +509,12 @@ class Detector(PhotoDetector):
         with watch("classification"):
             device = self.extractor.device
             inverse = torch.from_numpy(pooled.inverse).to(device)
-            scores = multiply_rows(described, self.heads.svm_coef.T) + self.heads.svm_intercept
+            scores = self.heads.score(described)
             boxes = torch.from_numpy(pooled.windows).to(device)
             return ScoredWindows(
                 boxes,
                 scores[inverse],
-                pooled.features,
+                described if self.heads.is_softmax else pooled.features,
                 inverse,
                 pooled.size,
                 self.heads,

@@ -51,6 +51,18 @@ class FcLayers(nn.Module):
         described: torch.Tensor = self.layers(pooled)
         return described
 
+    @property
+    def first(self) -> nn.Linear:
+        """fc6, where it is one product."""
+        layer = self.layers[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    @property
+    def inputs(self) -> int:
+        """D, the values of a pooled window."""
+        return self.first.in_features
+
     @torch.inference_mode()
     def infer(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
         """Turn pooled features into what the SVMs take: float32 (N, width)."""

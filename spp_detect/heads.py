@@ -1,21 +1,28 @@
-"""What was learnt on top of the trunk: SVMs and box regressors."""
+"""What was learnt on top of the trunk: SVMs or a softmax, and box regressors."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from spp_detect.kernels.product import multiply_rows
+
+TINY = 1e-7  # the least improbability of a class: its odds stay finite
+
 
 class Heads(nn.Module):
     """The SVMs and box regressors of C classes on D pooled values.
 
+    Where the windows are scored by the softmax that the fc layers were tuned under, its layer has a
+    row more, of the background, and the regressors take what it takes.
+
     Parameters
     ----------
-    svm_coef : float32 (C, F)
+    svm_coef : float32 (C, F), or (C + 1, F)
         F values of the fc layers, D without.
-    svm_intercept : float32 (C,)
+    svm_intercept : float32 (C,), or (C + 1,)
         Added to each class's scores.
-    regression_coef : float32 (C, D, 4)
+    regression_coef : float32 (C, D, 4), or (C, F, 4)
         Of the four targets of each class.
     regression_intercept : float32 (C, 4)
         Added to each target.
@@ -41,12 +48,28 @@ class Heads(nn.Module):
         self.register_buffer("regression_coef", coef)
         self.register_buffer("regression_intercept", regression_intercept)
 
+    @property
+    def is_softmax(self) -> bool:
+        """Whether a softmax scores the windows."""
+        return len(self.svm_coef) > len(self.regression_coef)
+
+    def score(self, described: torch.Tensor) -> torch.Tensor:
+        """Score what the fc layers, or the pyramid, give of windows: (U, F) into float32 (U, C).
+
+        A softmax's scores are the logarithms of the odds, 0 where a class is as likely as not.
+        """
+        scores = multiply_rows(described, self.svm_coef.T) + self.svm_intercept
+        if not self.is_softmax:
+            return scores
+        likely = scores.log_softmax(dim=1)[:, :-1]
+        return likely - torch.log(-torch.expm1(likely.clamp(max=-TINY)))
+
     @classmethod
-    def empty(cls, classes: int, pooled: int, described: int) -> Heads:
+    def empty(cls, classes: int, pooled: int, described: int, *, softmax: bool = False) -> Heads:
         """Make heads to load into, of `described` values for the SVMs and `pooled` for the rest."""
         return cls(
-            torch.zeros(classes, described),
-            torch.zeros(classes),
-            torch.zeros(classes, pooled, 4),
+            torch.zeros(classes + softmax, described),
+            torch.zeros(classes + softmax),
+            torch.zeros(classes, described if softmax else pooled, 4),
             torch.zeros(classes, 4),
         )

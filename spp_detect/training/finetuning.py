@@ -1,4 +1,7 @@
-"""Fine-tuning of the fc layers, and beyond the paper of the trunk's last layers (section 4.1)."""
+"""Fine-tuning of the fc layers, and beyond the paper of the trunk's last layers (section 4.1).
+
+Beyond it, too, a layer that moves boxes may learn beside them, as in Fast R-CNN (ICCV 2015).
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,12 @@ from spp_detect.features import Extractor
 from spp_detect.files import write_json, write_tensors
 from spp_detect.progress import track
 from spp_detect.threads import set_numba_threads
+from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
 from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
+STANDARDISED_BATCHES = 40  # on which mean and spread of what fc6 takes are measured
 EVALUATIONS = 20  # of the held-out windows, evenly spread over the iterations
 HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each held-out photograph
 # For going on: weights and momentum; the best snapshot.
@@ -46,6 +51,8 @@ class FineTuner:
         Gives features; its tail changes in place.
     fc : FcLayers
         They, or what the trunk makes of them, change in place.
+    last : LastLayers
+        On top of them; they change in place.
     sampler : Sampler
         Draws windows.
     config : RunConfig
@@ -60,6 +67,7 @@ class FineTuner:
         self,
         trunk: TunedTrunk,
         fc: FcLayers,
+        last: LastLayers,
         sampler: Sampler,
         config: RunConfig,
         device: torch.device,
@@ -71,12 +79,10 @@ class FineTuner:
         self.config = config
         self.device = device
         self.fc = fc
-        torch.manual_seed(config.model.seed)
-        self.fc8 = nn.Linear(fc.length, sampler.background + 1)
-        nn.init.normal_(self.fc8.weight, std=0.01)
-        nn.init.zeros_(self.fc8.bias)
-        self.fc8.bias.data[sampler.background] = config.training.fc8_background_bias
-        modules = {"tail": trunk.tail, "fc": fc, "fc8": self.fc8}
+        self.last = last
+        self.fc8 = last.fc8
+        self.inputs = Standardised(fc.inputs)
+        modules = {"tail": trunk.tail, "inputs": self.inputs, "fc": fc, "last": last}
         self.network = nn.ModuleDict(modules).to(device)
         self.state_path = work / STATE
         self.best_path = work / BEST
@@ -84,13 +90,16 @@ class FineTuner:
         self.history: list[tuple[float, ...]] = []
 
     def _make_optimiser(self) -> torch.optim.SGD:
-        """Make the optimiser; fc8's biases have a rate and a decay of their own."""
+        """Make the optimiser; fc8's biases and the trunk have rates of their own."""
         training = self.config.training
-        others = [p for p in self.network.parameters() if p is not self.fc8.bias]
+        tail = list(self.trunk.tail.parameters())
+        apart = {id(parameter) for parameter in [*tail, self.fc8.bias]}
+        others = [p for p in self.network.parameters() if id(p) not in apart]
         decay = training.finetune_decay if training.fc8_bias_decay else 0.0
         return torch.optim.SGD(
             [
                 {"params": others, "factor": 1.0},
+                {"params": tail, "factor": training.finetune_trunk_rate},
                 {
                     "params": [self.fc8.bias],
                     "factor": training.fc8_bias_rate,
@@ -117,6 +126,8 @@ class FineTuner:
         losses: list[float] = []
         # One thread reads ahead; all pooling of a frozen trunk happens in it.
         with ThreadPoolExecutor(1, initializer=set_numba_threads) as worker:
+            if start == 0 and self.config.training.finetune_standardised:
+                self._standardise(worker)
             batches = self.read_batches(worker, start, iterations)
             for step, batch in track(enumerate(batches, start), "fine-tuning", iterations - start):
                 losses.append(self.learn(step, batch))
@@ -125,6 +136,7 @@ class FineTuner:
                     self._save(step + 1)
                     losses = []
         self.network.load_state_dict(load_file(self.best_path))
+        self.inputs.fold_into(self.fc.first)
         self.network.eval()
         self.optimiser.zero_grad()  # lets go of the gradients
         return np.array(self.history)
@@ -151,7 +163,7 @@ class FineTuner:
         self.network.train()
         _freeze_statistics(self.trunk.tail)
         torch.manual_seed(self.config.model.seed + step)  # an interrupted run repeats the dropout
-        loss = functional.cross_entropy(*self.score(batch))
+        loss = self._measure_loss(batch)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -163,10 +175,38 @@ class FineTuner:
         Weights, gradients and losses are float32, whatever the products are computed in.
         """
         with use_precision(self.config.model.precision, self.device):
-            features = torch.cat([pool() for _, pool in batch])
-            scores: torch.Tensor = self.fc8(self.fc(features.to(self.device)))
-        labels = torch.cat([torch.from_numpy(draw.labels) for draw, _ in batch])
-        return scores.float(), labels.to(self.device)
+            scores: torch.Tensor = self.fc8(self._describe(batch))
+        return scores.float(), self._join_labels(batch)
+
+    def _measure_loss(self, batch: list[tuple[Draw, Pooling]]) -> torch.Tensor:
+        """The batch's loss: of the softmax, and of the boxes where these learn (smooth L1)."""
+        with use_precision(self.config.model.precision, self.device):
+            described = self._describe(batch)
+            scores = self.fc8(described).float()
+            labels = self._join_labels(batch)
+            loss = functional.cross_entropy(scores, labels)
+            if not self.config.training.finetune_boxes:
+                return loss
+            rows = torch.nonzero(labels < self.sampler.background)[:, 0]
+            moves = self.last.move(described[rows], labels[rows])
+        targets = np.concatenate([self.sampler.find_targets(draw) for draw, _ in batch])
+        wanted = torch.from_numpy(targets).to(self.device) / moves.new_tensor(TARGET_STD)
+        return loss + functional.smooth_l1_loss(moves, wanted, reduction="sum") / len(labels)
+
+    def _describe(self, batch: list[tuple[Draw, Pooling]]) -> torch.Tensor:
+        features = torch.cat([pool() for _, pool in batch]).to(self.device)
+        described: torch.Tensor = self.fc(self.inputs(features))
+        return described
+
+    def _join_labels(self, batch: list[tuple[Draw, Pooling]]) -> torch.Tensor:
+        return torch.cat([torch.from_numpy(draw.labels) for draw, _ in batch]).to(self.device)
+
+    @torch.no_grad()
+    def _standardise(self, worker: ThreadPoolExecutor) -> None:
+        """Measure what fc6 takes on the first batches, which are then learnt from, too."""
+        batches = self.read_batches(worker, 0, STANDARDISED_BATCHES)
+        features = [pool().float() for batch in batches for _, pool in batch]
+        self.inputs.measure(torch.cat(features).to(self.device))
 
     @torch.no_grad()
     def _evaluate(self, worker: ThreadPoolExecutor, step: int, training_loss: float) -> None:
@@ -223,7 +263,7 @@ class FineTune(Stage[None]):
     ----------
     make_tuner : callable
         Makes what tunes them: it labels all windows, which a run that is past this does without.
-    fc, tail : nn.Module
+    fc, last, tail : nn.Module
         The layers; they change in place.
     extractor : Extractor
         Follows them.
@@ -239,6 +279,7 @@ class FineTune(Stage[None]):
         self,
         make_tuner: Callable[[], FineTuner],
         fc: FcLayers,
+        last: LastLayers,
         tail: nn.Module,
         extractor: Extractor,
         leaves: Path,
@@ -249,7 +290,7 @@ class FineTune(Stage[None]):
         self.fc = fc
         self.extractor = extractor
         self.run_folder = run_folder
-        self.tuned = nn.ModuleDict({"tail": tail, "fc": fc})
+        self.tuned = nn.ModuleDict({"tail": tail, "fc": fc, "last": last})
 
     def run(self) -> None:
         """Fill the cache, then tune."""
@@ -276,10 +317,11 @@ class FineTune(Stage[None]):
 def rate_at(config: TrainingConfig, step: int) -> float:
     """Learning rate of an iteration, by the schedule's shares of all iterations."""
     done = 0.0
+    warm = min(1.0, (step + 1) / max(1, config.finetune_warmup))
     for rate, share in zip(config.finetune_rates, config.finetune_shares, strict=True):
         done += share
         if step < done * config.finetune_iterations:
-            return rate
+            return warm * rate
     return config.finetune_rates[-1]
 
 

@@ -40,6 +40,7 @@ from spp_detect.training.feature_cache import (
 )
 from spp_detect.training.feature_scale import MeasureScales
 from spp_detect.training.finetuning import STEM_MAPS, WINDOW_COMPONENTS, FineTune, FineTuner
+from spp_detect.training.last_layers import LastLayers
 from spp_detect.training.regression import FitRegression
 from spp_detect.training.run_folder import (
     TrainingError,
@@ -136,6 +137,7 @@ class TrainingRun:
         self.options = options or {}
         self.extractor = make_extractor(backbone, config.model, resources.device)
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
+        self.last = self._build_last()
         seed = config.model.seed
         self.order: list[int] = np.random.default_rng(seed).permutation(len(dataset)).tolist()
 
@@ -145,6 +147,27 @@ class TrainingRun:
         table = self.propose()
         cache = self.open_cache(table)
         self.prepare_fc(table, cache)
+        heads = self._take_heads() or self._train_heads(cache)
+        fc, config = self._cut_fc(), self.config
+        detector = Detector(
+            config.model,
+            self.dataset.classes,
+            self.extractor,
+            heads,
+            fc,
+            training=config.training,
+        )
+        self._finish(detector, table)
+        return detector
+
+    def _take_heads(self) -> Heads | None:
+        """Take what was tuned on top of the fc layers, where it scores and moves windows itself."""
+        if self.last is None or self.config.model.scores != "softmax":
+            return None
+        return self.last.make_heads()
+
+    def _train_heads(self, cache: FeatureCache) -> Heads:
+        """Do the stages of SVMs and ridge regression."""
         self._do(FillCache(cache))
         fc = self._cut_fc()
         work, config = self.work, self.config
@@ -162,16 +185,7 @@ class TrainingRun:
             )
         )
         regression = self._do(FitRegression(work, self.dataset, cache, config, scales.pooled))
-        detector = Detector(
-            config.model,
-            self.dataset.classes,
-            self.extractor,
-            Heads(*svms, *regression),
-            fc,
-            training=config.training,
-        )
-        self._finish(detector, table)
-        return detector
+        return Heads(*svms, *regression)
 
     def begin(self) -> None:
         """Write down what the run is made of, or check that an earlier start was of the same."""
@@ -233,8 +247,9 @@ class TrainingRun:
             self._do(FcStart(self.work, components, fc, self.config))
         if self.config.training.finetune_iterations:
             make_tuner = partial(self.make_tuner, table, cache, components)
-            stage = FineTune(make_tuner, fc, self.tail, self.extractor, tuned, self.folder)
-            self._do(stage)
+            assert self.last is not None
+            layers = fc, self.last, self.tail
+            self._do(FineTune(make_tuner, *layers, self.extractor, tuned, self.folder))
 
     def make_tuner(
         self, table: WindowTable, cache: FeatureCache, components: Components | None = None
@@ -244,10 +259,12 @@ class TrainingRun:
         Where fc6 learns in the space of components, these are given.
         """
         assert self.fc_layers is not None
+        assert self.last is not None
         sampler = self._make_sampler(table, cache)
         trunk = self._make_tuned_trunk(table, cache, sampler, components)
         device = self.resources.device
-        return FineTuner(trunk, self.fc_layers, sampler, self.config, device, self.work)
+        layers = self.fc_layers, self.last
+        return FineTuner(trunk, *layers, sampler, self.config, device, self.work)
 
     def _make_sampler(self, table: WindowTable, cache: FeatureCache) -> Sampler:
         training = self.config.training
@@ -324,6 +341,15 @@ class TrainingRun:
         )
         start = OWN_FC if fits else self.config.training.fc_start
         return fc_layers.to(self.resources.device), start
+
+    def _build_last(self) -> LastLayers | None:
+        """Build what is tuned on top of the fc layers."""
+        if self.fc_layers is None or not self.config.training.finetune_iterations:
+            return None
+        torch.manual_seed(self.config.model.seed)
+        classes = len(self.dataset.classes)
+        last = LastLayers(self.fc_layers.length, classes, self.config.training)
+        return last.to(self.resources.device)
 
     def _cut_fc(self) -> FcLayers | None:
         """As many of the fc layers, which are shared, as the SVMs need."""

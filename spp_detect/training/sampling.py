@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bbox_regression import encode
 from data import LabelledSet, Photograph
 from spp_detect.config import RunConfig, count_photographs
 from spp_detect.training.targets import match_windows
-from spp_detect.training.windows import WindowTable
+from spp_detect.training.windows import WindowTable, mirror_windows
 
 POSITIVES_KEPT, NEGATIVES_KEPT = 80, 160  # of a photograph where few of its windows are drawn
 HELD_OUT = 10  # every tenth photograph chooses the snapshot and is not learnt from
@@ -135,6 +136,8 @@ class Sampler(ABC):
         few: bool = False,
     ) -> None:
         self.config = config
+        self.dataset = dataset
+        self.table = table
         self.mirrors = mirrors
         self.background = len(dataset.classes)
         training = config.training
@@ -159,6 +162,23 @@ class Sampler(ABC):
     @abstractmethod
     def draw_batch(self, step: int) -> list[Draw]:
         """Draw the windows of one batch."""
+
+    def find_targets(self, draw: Draw) -> NDArray[np.float32]:
+        """Find where the boxes of a draw's positives lie relative to them: float32 (p, 4).
+
+        As `bbox_regression.encode` tells it; the box is the one that the window overlaps best.
+        """
+        rows = draw.rows[draw.labels < self.background]
+        photograph = self.dataset.photographs[draw.photograph]
+        windows = self.table.find(draw.photograph)[rows]
+        if not len(rows):
+            return np.zeros((0, 4), np.float32)
+        boxes = photograph.labels.easy.boxes[match_windows(photograph, windows)[1]]
+        if draw.mirrored:
+            windows, boxes = (mirror_windows(one, photograph.width) for one in (windows, boxes))
+        inclusive = self.config.model.regression_inclusive
+        targets: NDArray[np.float32] = encode(windows, boxes, inclusive=inclusive).astype("f4")
+        return targets
 
     def draw_held_out(self, index: int, positives: int, negatives: int) -> list[Draw]:
         """Draw windows of a held-out photograph, always the same."""

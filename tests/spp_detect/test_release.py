@@ -29,6 +29,7 @@ from spp_detect.heads import Heads
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.spp import resized_size
 from spp_detect.training.finetuning import FineTuner
+from spp_detect.training.last_layers import LastLayers
 from spp_detect.training.sampling import Draw, WindowSampler
 from spp_detect.training.targets import find_negatives, select_regression_pairs
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
@@ -168,9 +169,8 @@ def test_the_biases_of_fc8_learn_at_a_rate_of_their_own(tmp_path, rate, decay, f
     for layer in fc.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
-    tuner = FineTuner(
-        FixedFeatures(torch.rand(3, 4)), fc, Background(), config, torch.device("cpu"), tmp_path
-    )
+    trunk, last = FixedFeatures(torch.rand(3, 4)), LastLayers(6, 2, config.training)
+    tuner = FineTuner(trunk, fc, last, Background(), config, torch.device("cpu"), tmp_path)
     assert tuner.fc8.bias.tolist() == [0, 0, first]
     labels = np.array([0, 2, 2])
     batch = [(Draw(0, False, 0, np.arange(3), labels), lambda: tuner.trunk.features)]
