@@ -40,7 +40,7 @@ def test_only_the_command_line_experiments():
 
 
 def test_reports_run_no_detector():
-    allowed = ("report", "files", "provenance", "progress", "ready_models")
+    allowed = ("report", "files", "inspection", "provenance", "progress", "ready_models")
     for module, imports in find_imports().items():
         if module.startswith("report"):
             assert all(name.startswith(allowed) for name in imports), (module, imports)
