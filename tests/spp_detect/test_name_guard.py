@@ -162,14 +162,14 @@ print(answer)
 def test_a_foreign_package_is_named_in_an_editable_installation(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "eval.py").write_text("")
-    done = run_python(f"{EDITABLE}{STOP}import spp_detect", tmp_path)
+    done = run_python(f"{EDITABLE}import spp_detect", tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: spp_detect needs its own package 'eval'")
     assert str(tmp_path / "eval.py") in last
 
 
 def test_a_module_without_a_spec_is_named():
-    code = f"{STOP}import types; sys.modules['svm'] = types.ModuleType('svm')\nimport spp_detect"
+    code = "import sys, types; sys.modules['svm'] = types.ModuleType('svm')\nimport spp_detect"
     done = run_python(code, HOME)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: spp_detect needs its own package 'svm'")
