@@ -1,5 +1,6 @@
 """Average precision as PASCAL VOC and COCO count it, and the files both exchange."""
 
+from eval.calibration import Platt, fit_platt
 from eval.coco import evaluate_coco
 from eval.curves import plot_curves
 from eval.detections import Detection, Detections, EvalError, Truths
@@ -15,6 +16,7 @@ __all__ = [
     "Detections",
     "ErrorAnalysis",
     "EvalError",
+    "Platt",
     "Truths",
     "VocResult",
     "analyse_errors",
@@ -22,6 +24,7 @@ __all__ = [
     "evaluate_coco",
     "evaluate_voc",
     "find_best_score",
+    "fit_platt",
     "plot_curves",
     "read_coco_results",
     "read_comp",

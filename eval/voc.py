@@ -47,6 +47,12 @@ class Curve:
     recall: np.ndarray
     scores: np.ndarray
 
+    @property
+    def hits(self) -> np.ndarray:
+        """Bool ``(K,)``, which of the detections are true positives."""
+        so_far = np.rint(self.precision * np.arange(1, len(self.precision) + 1))
+        return np.diff(so_far, prepend=0) > 0
+
 
 @dataclass(frozen=True)
 class VocResult:

@@ -42,6 +42,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 SINGLE_SCALE = 688  # the paper's single scale
 # Constants of a trained model that can be changed without training it again.
 TEST_TIME = ("score_threshold", "nms_iou", "max_detections", "passes", "vote_iou", "vote_score")
+# The same of scores that are the logarithms of odds: the first is a probability of 0.01.
+LOG_ODDS: dict[str, Any] = {"score_threshold": -4.6, "vote_score": -3.0}
 PAPER_SCALES = (480, 576, 688, 864, 1200)
 
 
@@ -362,8 +364,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "fc_width": 1024,
         "fc_start": "random",
         "scores": "softmax",
-        "score_threshold": -4.6,  # log-odds: a probability of 0.01
-        "vote_score": -3.0,
+        **LOG_ODDS,
         "train_from": "layer3",
         "finetune_iterations": 10_000,
         "finetune_positives": 48,

@@ -19,6 +19,7 @@ from data import DEFAULT_MAX_SIDE, DataError, PhotoLike, as_photo, find_photogra
 from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone, load_weights
+from spp_detect.calibration import Calibration
 from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig, change_test_time
 from spp_detect.extractors import make_extractor
@@ -54,6 +55,8 @@ class PhotoDetector(ABC):
         Names of the C classes.
     proposal_settings : ProposalSettings
         How windows are proposed.
+    calibration : Calibration, optional
+        What scores mean, where that is known.
     """
 
     config: Config
@@ -69,6 +72,24 @@ class PhotoDetector(ABC):
         In each pass after the first, windows that are promising for a class are moved by its
         regression, pooled and scored again, as in MR-CNN.
         """
+
+    calibration: Calibration | None
+
+    def find_probabilities(self, found: Detections) -> NDArray[np.float32] | None:
+        """Find how likely it is that each detection is right: float32 (N,).
+
+        Parameters
+        ----------
+        found : Detections
+            Of `detect`.
+
+        Returns
+        -------
+        float32 (N,), or None
+            None for a model that does not know what its scores mean: one of an earlier version,
+            R-CNN, or one trained on few photographs.
+        """
+        return None if self.calibration is None else self.calibration.find_probabilities(found)
 
     @abstractmethod
     def change(self, **constants: Any) -> PhotoDetector:
@@ -254,6 +275,8 @@ class Detector(PhotoDetector):
         Chooses the windows that the fc layers see; None where they see all.
     training : TrainingConfig, optional
         How it was trained, for the record.
+    calibration : Calibration, optional
+        What its SVMs' scores mean, where that is known.
 
     Examples
     --------
@@ -275,6 +298,7 @@ class Detector(PhotoDetector):
         fc: FcLayers | None = None,
         first: FirstStage | None = None,
         training: TrainingConfig | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.config = config
         self.classes = classes
@@ -283,6 +307,9 @@ class Detector(PhotoDetector):
         self.fc = fc.eval().to(extractor.device) if fc is not None else None
         self.first = first.to(extractor.device) if first is not None else None
         self.training = training or TrainingConfig()
+        if heads.is_softmax:
+            calibration = Calibration.identity(len(classes))
+        self.calibration = calibration.to(extractor.device) if calibration is not None else None
         self.proposal_settings = make_proposal_settings(config)
 
     @classmethod
@@ -328,7 +355,8 @@ class Detector(PhotoDetector):
         softmax = config.scores == "softmax"
         heads = Heads.empty(len(classes), extractor.length, described, softmax=softmax)
         first = FirstStage.empty(len(classes), extractor.length) if config.promising else None
-        detector = cls(config, classes, extractor, heads, fc, first, description.training)
+        known = Calibration.identity(len(classes)) if description.calibrated else None
+        detector = cls(config, classes, extractor, heads, fc, first, description.training, known)
         if description.public_trunk:
             detector._load_packed(folder, weights or description.public_trunk)
         elif weights:
@@ -363,13 +391,12 @@ class Detector(PhotoDetector):
             )
         modules = copy.deepcopy(self._heads()).half()
         modules["public_trunk"] = PublicTrunk.of(self.extractor.backbone)
-        description = Description(self.config, self.training, self.classes, PUBLIC_WEIGHTS)
+        description = dataclasses.replace(self._describe(), public_trunk=PUBLIC_WEIGHTS)
         save_model(Path(folder), modules, description)
 
     def save(self, folder: str | Path) -> None:
         """Save to a folder, config.json last, so that it marks a whole model."""
-        description = Description(self.config, self.training, self.classes)
-        save_model(Path(folder), self._modules(), description)
+        save_model(Path(folder), self._modules(), self._describe())
 
     def change(self, **constants: Any) -> Detector:
         """Make the same detector with other constants of test time; see `PhotoDetector.change`."""
@@ -521,6 +548,11 @@ class Detector(PhotoDetector):
                 self.config.regression_inclusive,
             )
 
+    def _describe(self) -> Description:
+        """What config.json tells of it; log-odds need no calibration to be stored."""
+        known = self.calibration is not None and not self.heads.is_softmax
+        return Description(self.config, self.training, self.classes, calibrated=known)
+
     def _modules(self) -> nn.ModuleDict:
         """All that is saved, under the names in the file."""
         modules = self._heads()
@@ -534,6 +566,8 @@ class Detector(PhotoDetector):
             modules["fc"] = self.fc
         if self.first is not None:
             modules["first"] = self.first
+        if self.calibration is not None and not self.heads.is_softmax:
+            modules["calibration"] = self.calibration
         return nn.ModuleDict(modules)
 
     def _load_packed(self, folder: Path, weights: str) -> None:
@@ -555,7 +589,7 @@ class Detector(PhotoDetector):
     ) -> Detector:
         """Make a detector that shares all but what is given."""
         parts = self.classes, self.extractor, self.heads, fc or self.fc, first or self.first
-        return Detector(config, *parts, self.training)
+        return Detector(config, *parts, self.training, self.calibration)
 
 
 def make_proposal_settings(config: Config) -> ProposalSettings:

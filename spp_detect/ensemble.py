@@ -1,4 +1,8 @@
-"""Several models together: NMS over the union of their scored windows (paper, section 4.4)."""
+"""Several models together: NMS over the union of their scored windows (paper, section 4.4).
+
+Where each knows what its scores mean, they are brought to log-odds before; else they are joined as
+they are.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spp_detect.calibration import Calibration
+from spp_detect.config import LOG_ODDS, change_test_time
 from spp_detect.detector import Detector, PhotoDetector
 from spp_detect.model_folder import ModelError, read_description
 from spp_detect.postprocess import ScoredWindows
@@ -22,6 +28,8 @@ class CombinedDetector(PhotoDetector):
     ----------
     members : sequence of Detector
         At least one model.
+    changed : dict, optional
+        Constants of test time, for scores as they are joined.
 
     Raises
     ------
@@ -29,7 +37,7 @@ class CombinedDetector(PhotoDetector):
         For models of other classes than the first's.
     """
 
-    def __init__(self, members: Sequence[Detector]) -> None:
+    def __init__(self, members: Sequence[Detector], changed: dict[str, Any] | None = None) -> None:
         first = members[0]
         for member in members[1:]:
             if member.classes != first.classes:
@@ -38,20 +46,34 @@ class CombinedDetector(PhotoDetector):
                     f"the first: {', '.join(first.classes)}"
                 )
         self.members: tuple[Detector, ...] = tuple(members)
-        self.config = first.config
         self.classes = first.classes
+        known = all(member.calibration is not None for member in members)
+        self.calibration = Calibration.identity(len(first.classes)) if known else None
+        self.changed = changed or {}
+        self.config = change_test_time(first.config, (LOG_ODDS if known else {}) | self.changed)
         self.proposal_settings = first.proposal_settings
 
     def change(self, **constants: Any) -> CombinedDetector:
         """Make the same with other constants of test time; see `PhotoDetector.change`."""
-        return CombinedDetector([member.change(**constants) for member in self.members])
+        # Where scores are joined as log-odds, thresholds are not those of the members' own scores.
+        own = constants if self.calibration is None else _keep(constants, "passes")
+        members = [member.change(**own) for member in self.members]
+        return CombinedDetector(members, self.changed | constants)
 
     def score_passes(
         self, photo: NDArray[np.uint8], windows: NDArray[np.float32], passes: int
     ) -> list[ScoredWindows]:
         """Score windows by each member; see `PhotoDetector.score_passes`."""
-        scored = (member.score_passes(photo, windows, passes) for member in self.members)
-        return [one for own in scored for one in own]
+        scored = []
+        for member in self.members:
+            own = member.score_passes(photo, windows, passes)
+            known = member.calibration if self.calibration is not None else None
+            scored += own if known is None else [one.calibrate(known) for one in own]
+        return scored
+
+
+def _keep(constants: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name: constants[name]} if name in constants else {}
 
 
 def load_detector(

@@ -22,6 +22,7 @@ from data import (
     open_dataset,
     photo_size,
 )
+from eval import Detections
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
@@ -92,7 +93,8 @@ def report_folder(
             try:
                 if isinstance(found, DataError):
                     raise found
-                report.add(path, found[found.scores >= min_score], max_side)
+                shown = found[found.scores >= min_score]
+                report.add(path, shown, max_side, _find_probabilities(detector, shown))
             except DataError as error:
                 report.skip(path, error)
             _tell_time(report, begun)
@@ -136,9 +138,15 @@ def stream_folder(
             line = json.dumps({"photograph": name, "error": make_readable(str(found))})
         else:
             shown = found[found.scores >= min_score]
-            line = write_line(name, photo_size(path, max_side), shown, detector.classes)
+            likely = _find_probabilities(detector, shown)
+            line = write_line(name, photo_size(path, max_side), shown, detector.classes, likely)
         print(line, file=out, flush=True)
     return failed
+
+
+def _find_probabilities(detector: PhotoDetector, found: Detections) -> list[float] | None:
+    likely = detector.find_probabilities(found)
+    return None if likely is None else likely.tolist()
 
 
 def _describe(detector: PhotoDetector) -> dict[str, str]:

@@ -59,12 +59,15 @@ class Description:
     public_trunk : str
         Where a trunk's weights come from that are not in the folder, as "imagenet"; "" where they
         are.
+    calibrated : bool
+        Whether the folder holds what scores mean.
     """
 
     config: Config
     training: TrainingConfig
     classes: tuple[str, ...]
     public_trunk: str = ""
+    calibrated: bool = False
 
 
 def save_model(folder: Path, modules: nn.Module, description: Description) -> None:
@@ -79,6 +82,8 @@ def save_model(folder: Path, modules: nn.Module, description: Description) -> No
     }
     if description.public_trunk:
         text["public_trunk"] = description.public_trunk
+    if description.calibrated:
+        text["calibrated"] = True
     write_json(folder / "config.json", text)
 
 
@@ -112,11 +117,12 @@ def read_description(folder: Path) -> Description:
         trained = make_training_config(**to_mapping(TrainingConfig()) | TRAINING_BEFORE | training)
         classes = tuple(str(name) for name in text["classes"])
         public_trunk = str(text.get("public_trunk", ""))
+        calibrated = bool(text.get("calibrated", False))
     except ModelError:
         raise
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ConfigError) as error:
         raise ModelError(f"{path}: not a model's description: {error}") from error
-    return Description(config, trained, classes, public_trunk)
+    return Description(config, trained, classes, public_trunk, calibrated)
 
 
 def load_tensors(folder: Path, modules: nn.Module) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bbox_regression import decode
 from eval import Detections
+from spp_detect.calibration import Calibration
 from spp_detect.config import Config
 from spp_detect.heads import Heads
 from spp_detect.kernels.nms import suppress, vote_on_boxes
@@ -82,6 +83,10 @@ class ScoredWindows:
             best = np.sort(np.argsort(-scores[classes, rows], kind="stable")[:most])
             classes, rows = classes[best], rows[best]
         return rows, classes
+
+    def calibrate(self, calibration: Calibration) -> ScoredWindows:
+        """Bring scores to log-odds."""
+        return replace(self, scores=calibration.find_log_odds(self.scores))
 
     def restrict(self, classes: NDArray[np.int64]) -> ScoredWindows:
         """Leave each window the score of one class, int64 (N,), and minus infinity for others."""

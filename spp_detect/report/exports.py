@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -209,13 +210,19 @@ class CompFiles(Export):
 
 
 def write_line(
-    name: str, size: tuple[int, int], detections: Detections, classes: tuple[str, ...]
+    name: str,
+    size: tuple[int, int],
+    detections: Detections,
+    classes: tuple[str, ...],
+    probabilities: Sequence[float] | None = None,
 ) -> str:
     """Write a photograph of (width, height) and what was found in it as one line of json."""
-    found = [
+    found: list[dict[str, Any]] = [
         {"class": classes[label], "score": round(score, 5), "box": round_box(box)}
         for box, score, label in detections
     ]
+    for one, probability in zip(found, probabilities or (), strict=False):
+        one["probability"] = round(probability, 5)
     values = {"photograph": name, "width": size[0], "height": size[1], "detections": found}
     return json.dumps(values)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from data import DataError, read_photo
 from eval import Detections
 from spp_detect.files import write_json, write_text
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="spp-detect">'  # by which a page is known as ours
+LIKELY = 0.5  # the probability at which the page's slider stands at first
 THUMBNAILS, VIEWS = "thumbnails", "views"  # folders of pictures
 THUMBNAIL_SIDE, VIEW_SIDE = 400, 1600  # pixels
 
@@ -72,6 +75,7 @@ class FolderReport:
         self._thumbnails = Pictures(out / THUMBNAILS, classes, THUMBNAIL_SIDE)
         self._views = Pictures(out / VIEWS, classes, VIEW_SIDE)
         self._exports = [EXPORTS[name](out / name, classes) for name in exports]
+        self.calibrated = False
         self.settings: dict[str, str] = {}
         self.skipped: list[str] = []
         self._results: list[dict[str, Any]] = []
@@ -99,8 +103,14 @@ class FolderReport:
             f"detections, {empty} without, {len(self.skipped)} failed"
         )
 
-    def add(self, path: Path, found: Detections, max_side: int) -> None:
-        """Take one photograph's detections.
+    def add(
+        self,
+        path: Path,
+        found: Detections,
+        max_side: int,
+        probabilities: Sequence[float] | None = None,
+    ) -> None:
+        """Take one photograph's detections, and how likely each is right where that is known.
 
         Raises
         ------
@@ -112,7 +122,12 @@ class FolderReport:
         name = photograph.name
         for export in (self._thumbnails, self._views, *self._exports):
             export.add(photograph)
-        boxes = [[label, round(score, 5), *round_box(box)] for box, score, label in found]
+        shown = probabilities if probabilities is not None else found.scores.tolist()
+        self.calibrated = probabilities is not None
+        order = np.argsort(-np.array(shown), kind="stable").tolist()
+        boxes = [
+            [int(found.labels[i]), round(shown[i], 5), *round_box(found.boxes[i])] for i in order
+        ]
         self._photographs.append(
             GalleryPhotograph(
                 name,
@@ -124,16 +139,18 @@ class FolderReport:
                 boxes,
             )
         )
-        for label, score, x1, y1, x2, y2 in boxes:
-            self._results.append(
-                {
-                    "image_id": name,
-                    "category_id": int(label) + 1,
-                    "category": self.classes[int(label)],
-                    "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "score": score,
-                }
-            )
+        for i, (box, score, label) in enumerate(found):
+            x1, y1, x2, y2 = round_box(box)
+            result = {
+                "image_id": name,
+                "category_id": label + 1,
+                "category": self.classes[label],
+                "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
+                "score": round(score, 5),
+            }
+            if probabilities is not None:
+                result["probability"] = round(probabilities[i], 5)
+            self._results.append(result)
         self._account.append((name, len(found), ""))
 
     def skip(self, path: Path, error: DataError) -> None:
@@ -164,17 +181,21 @@ class FolderReport:
             self._photographs,
             self.skipped,
             self.settings,
-            self.least_score,
-            self.least_score,
+            0.0 if self.calibrated else self.least_score,
+            LIKELY if self.calibrated else self.least_score,
+            "Least probability" if self.calibrated else "Least score",
         )
         write_text(self.out / PAGE, render_gallery(gallery))
 
     def _csv(self) -> str:
-        rows: list[tuple[Any, ...]] = [("photograph", "class", "score", "x1", "y1", "x2", "y2")]
+        heading = ("photograph", "class", "score", "x1", "y1", "x2", "y2", "probability")
+        rows: list[tuple[Any, ...]] = [heading[: None if self.calibrated else -1]]
         for result in self._results:
             x, y, width, height = result["bbox"]
             corners = (x, y, round(x + width, 2), round(y + height, 2))
-            rows.append((result["image_id"], result["category"], result["score"], *corners))
+            probability = (result["probability"],) if self.calibrated else ()
+            own = result["image_id"], result["category"], result["score"], *corners, *probability
+            rows.append(own)
         return _write_csv(rows)
 
 

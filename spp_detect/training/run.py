@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from data import LabelledSet, select_classes
 from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone, split_backbone
+from spp_detect.calibration import Calibration
 from spp_detect.config import RunConfig, to_mapping
 from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.extractors import make_extractor
@@ -29,6 +31,7 @@ from spp_detect.heads import Heads
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
 from spp_detect.spp import SppExtractor
 from spp_detect.trained_on import record_photographs
+from spp_detect.training.calibrate import Calibrate, hold_out
 from spp_detect.training.components import Components, FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import (
@@ -53,7 +56,7 @@ from spp_detect.training.run_folder import (
 )
 from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
 from spp_detect.training.stage import Result, Stage, do_stage
-from spp_detect.training.svms import TrainSvms
+from spp_detect.training.svms import APART, TrainSvms
 from spp_detect.training.tuned_trunks import (
     ComponentTrunk,
     FrozenTrunk,
@@ -138,6 +141,7 @@ class TrainingRun:
         self.extractor = make_extractor(backbone, config.model, resources.device)
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
         self.last = self._build_last()
+        self.calibration: Calibration | None = None
         seed = config.model.seed
         self.order: list[int] = np.random.default_rng(seed).permutation(len(dataset)).tolist()
 
@@ -148,15 +152,7 @@ class TrainingRun:
         cache = self.open_cache(table)
         self.prepare_fc(table, cache)
         heads = self._take_heads() or self._train_heads(cache)
-        fc, config = self._cut_fc(), self.config
-        detector = Detector(
-            config.model,
-            self.dataset.classes,
-            self.extractor,
-            heads,
-            fc,
-            training=config.training,
-        )
+        detector = self._make_detector(heads)
         self._finish(detector, table)
         return detector
 
@@ -171,6 +167,7 @@ class TrainingRun:
         self._do(FillCache(cache))
         fc = self._cut_fc()
         work, config = self.work, self.config
+        held_out = self._hold_out()
         scales = self._do(MeasureScales(work, self.order, cache, fc, config))
         svms = self._do(
             TrainSvms(
@@ -181,11 +178,36 @@ class TrainingRun:
                 fc,
                 config,
                 scales.svm,
+                held_out=held_out,
                 keep_mirrored=self.shared.maps is not None,
             )
         )
         regression = self._do(FitRegression(work, self.dataset, cache, config, scales.pooled))
+        if held_out:
+
+            def make_detector() -> Detector:
+                apart = load_file(work / APART)
+                heads = Heads(apart["coef"], apart["intercept"], *regression)
+                return self._make_detector(heads)
+
+            stage = Calibrate(work, self.dataset, held_out, cache, make_detector)
+            self.calibration = self._do(stage)
         return Heads(*svms, *regression)
+
+    def _hold_out(self) -> list[int]:
+        """Choose photographs that show what scores mean; none for R-CNN, each a pass a window."""
+        return hold_out(self.order) if self.config.model.extractor == "spp" else []
+
+    def _make_detector(self, heads: Heads) -> Detector:
+        return Detector(
+            self.config.model,
+            self.dataset.classes,
+            self.extractor,
+            heads,
+            self._cut_fc(),
+            training=self.config.training,
+            calibration=self.calibration,
+        )
 
     def begin(self) -> None:
         """Write down what the run is made of, or check that an earlier start was of the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from spp_detect.training.negatives import NegativesFile
 from spp_detect.training.positives import PositivesFile
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
-from spp_detect.training.windows import Rows, make_keys, split_keys
+from spp_detect.training.windows import Rows, make_keys, photographs_of, split_keys
 from svm import HardNegativeMiner, LinearSvm, MinerState
 
+APART = "svms_apart.safetensors"  # those that were trained without some photographs
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
 MOST_SIDE_BY_SIDE = 4  # classes trained at once: each holds about 0.5 GB of examples on VOC
 
@@ -49,6 +50,8 @@ class TrainSvms(Stage[Svms]):
         The constants.
     scale : float
         Factor on what the SVMs take.
+    held_out : sequence of int
+        Photographs without which SVMs are trained, too: on the negatives that were mined, at last.
     keep_mirrored : bool
         Whether maps of mirror images are written, for other runs to use.
     """
@@ -65,9 +68,12 @@ class TrainSvms(Stage[Svms]):
         config: RunConfig,
         scale: float,
         *,
+        held_out: Sequence[int] = (),
         keep_mirrored: bool = False,
     ) -> None:
-        self.leaves = (work / "svms.safetensors",)
+        self.apart = work / APART
+        self.leaves = (work / "svms.safetensors", *((self.apart,) if held_out else ()))
+        self.held_out = held_out
         self.checkpoint = work / "mining.safetensors"
         self.positives = work / "positives.npy"
         self.negatives = NegativesFile(work, cache.extractor.length)
@@ -83,8 +89,10 @@ class TrainSvms(Stage[Svms]):
 
     def run(self) -> None:
         """Pool the positives, mine the photographs, both from where an interrupted run stands."""
-        coef, intercept = map(torch.from_numpy, self._mine())
-        write_tensors(self.leaves[0], {"coef": coef, "intercept": intercept})
+        miner = self._mine()
+        if self.held_out:
+            _write(self.apart, *self._train_apart(miner))
+        _write(self.leaves[0], miner.coef, miner.intercept)
 
     def load(self) -> Svms:
         """Read the SVMs; what was only needed to train them goes."""
@@ -119,8 +127,43 @@ class TrainSvms(Stage[Svms]):
             torch.from_numpy(out[start : start + len(rows)]).copy_(described.half())
             start += len(rows)
 
-    def _mine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mine all photographs: weights (C, F) and intercepts (C,)."""
+    def _train_apart(
+        self, miner: HardNegativeMiner
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Train SVMs without what was taken from the photographs that are held out.
+
+        A class of which nothing else is left keeps its own: weights (C, F), intercepts (C,).
+        """
+        classes = range(len(self.dataset.classes))
+        kept = [~np.isin(owners, self.held_out) for owners in self._find_owners()]
+        state = miner.state()
+        held = np.split(state.keys, np.cumsum(state.counts)[:-1])
+        others = [keys[~np.isin(photographs_of(keys), self.held_out)] for keys in held]
+        able = [c for c in classes if kept[c].any() and len(others[c])]
+        every = self.pool_positives()
+        apart = self._make_miner([every[c][kept[c]] for c in able])
+        start = MinerState(
+            state.coef[able],
+            state.intercept[able],
+            np.ones(len(able), bool),
+            np.ones(len(able), np.int64),  # each is due
+            np.concatenate([others[c] for c in able]),
+            np.array([len(others[c]) for c in able]),
+        )
+        apart.restore(start).finish()
+        state.coef[able], state.intercept[able] = apart.coef, apart.intercept
+        return state.coef, state.intercept
+
+    def _find_owners(self) -> list[NDArray[np.int64]]:
+        """The photograph of each positive, by class, in the order of the file."""
+        own: list[list[int]] = [[] for _ in self.dataset.classes]
+        for i, photograph in enumerate(self.dataset):
+            for c in photograph.labels.easy.classes.tolist():
+                own[c] += [i] * (1 + self.config.training.mirror_positives)
+        return [np.array(one, np.int64) for one in own]
+
+    def _mine(self) -> HardNegativeMiner:
+        """Mine all photographs."""
         miner = self._make_miner()
         start = self._restore(miner)
         for step in track(range(start, len(self.photographs)), "hard negatives"):
@@ -128,9 +171,9 @@ class TrainSvms(Stage[Svms]):
             if (step + 1) % CHECKPOINT_EVERY == 0:
                 self._save(miner, step + 1)
         miner.finish()
-        return miner.coef, miner.intercept
+        return miner
 
-    def _make_miner(self) -> HardNegativeMiner:
+    def _make_miner(self, positives: list[NDArray[np.float16]] | None = None) -> HardNegativeMiner:
         training = self.config.training
         svm = LinearSvm(
             training.svm_c,
@@ -140,7 +183,7 @@ class TrainSvms(Stage[Svms]):
             self.config.model.seed,
         )
         return HardNegativeMiner(
-            self.pool_positives(),
+            self.pool_positives() if positives is None else positives,
             self.fetch,
             svm,
             self.scale,
@@ -226,3 +269,7 @@ class TrainSvms(Stage[Svms]):
             tensors | {name: torch.tensor(number) for name, number in numbers.items()},
         )
         self.negatives.remove_old()
+
+
+def _write(path: Path, coef: NDArray[np.float32], intercept: NDArray[np.float32]) -> None:
+    write_tensors(path, {"coef": torch.from_numpy(coef), "intercept": torch.from_numpy(intercept)})

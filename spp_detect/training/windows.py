@@ -97,6 +97,11 @@ def make_keys(index: int, rows: Rows) -> Rows:
     return (np.int64(index) << ROW_BITS) + rows
 
 
+def photographs_of(keys: Rows) -> Rows:
+    """Find the photograph of each key."""
+    return keys >> ROW_BITS
+
+
 def split_keys(keys: Rows) -> list[tuple[int, Rows]]:
     """Split keys that stand photograph by photograph: each one's index and the rows."""
     if not len(keys):

@@ -320,7 +320,7 @@ def test_stages_are_worked_in_while_they_are_announced(make_detector, photo, mon
         watch.steps.append("svms")
         return multiply_rows(*arguments)
 
-    monkeypatch.setattr("spp_detect.detector.multiply_rows", score)
+    monkeypatch.setattr("spp_detect.heads.multiply_rows", score)
     detector.score(photo, SOME_WINDOWS, watch)
     assert watch.steps == [
         *("<conv", "trunk", "conv>"),

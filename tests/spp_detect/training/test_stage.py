@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from spp_detect.training.calibrate import Calibrate
 from spp_detect.training.components import FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import FillCache
@@ -107,9 +108,11 @@ def test_a_whole_run_started_again_does_none_of_its_stages(
         "feature scale",
         "svms",
         "box regression",
+        "calibration",
     ]
     assert [one["stage"] for one in read_history(folder)] == names
-    stages = (Proposals, FindComponents, FcStart, FineTune, MeasureScales, TrainSvms, FitRegression)
+    stages = (Proposals, FindComponents, FcStart, FineTune, MeasureScales, TrainSvms)
+    stages += (FitRegression, Calibrate)
     for stage in stages:
         monkeypatch.setattr(stage, "run", lambda self: pytest.fail(f"{self.name}: run again"))
     # It labels all windows for nothing.
