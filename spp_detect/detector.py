@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.calibration import Calibration
 from spp_detect.cascade import FirstStage
-from spp_detect.config import Config, ConfigError, TrainingConfig, change_test_time
+from spp_detect.config import Config, ConfigError, TrainingConfig, change_test_time, to_mapping
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, apply_fc, build_fc
 from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device
@@ -90,6 +91,10 @@ class PhotoDetector(ABC):
             R-CNN, or one trained on few photographs.
         """
         return None if self.calibration is None else self.calibration.find_probabilities(found)
+
+    @abstractmethod
+    def identify(self) -> dict[str, Any]:
+        """Tell what decides what is found: constants, classes, a hash of all weights."""
 
     @abstractmethod
     def change(self, **constants: Any) -> PhotoDetector:
@@ -397,6 +402,14 @@ class Detector(PhotoDetector):
     def save(self, folder: str | Path) -> None:
         """Save to a folder, config.json last, so that it marks a whole model."""
         save_model(Path(folder), self._modules(), self._describe())
+
+    def identify(self) -> dict[str, Any]:
+        """Tell what decides what is found; see `PhotoDetector.identify`."""
+        digest = hashlib.sha256()
+        for name, tensor in self._modules().state_dict().items():
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        config = to_mapping(self.config)
+        return {"config": config, "classes": [*self.classes], "weights": digest.hexdigest()}
 
     def change(self, **constants: Any) -> Detector:
         """Make the same detector with other constants of test time; see `PhotoDetector.change`."""

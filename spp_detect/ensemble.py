@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spp_detect.calibration import Calibration
-from spp_detect.config import LOG_ODDS, change_test_time
+from spp_detect.config import LOG_ODDS, change_test_time, to_mapping
 from spp_detect.detector import Detector, PhotoDetector
 from spp_detect.model_folder import ModelError, read_description
 from spp_detect.postprocess import ScoredWindows
@@ -52,6 +52,11 @@ class CombinedDetector(PhotoDetector):
         self.changed = changed or {}
         self.config = change_test_time(first.config, (LOG_ODDS if known else {}) | self.changed)
         self.proposal_settings = first.proposal_settings
+
+    def identify(self) -> dict[str, Any]:
+        """Tell what decides what is found; see `PhotoDetector.identify`."""
+        members = [member.identify() for member in self.members]
+        return {"members": members, "config": to_mapping(self.config)}
 
     def change(self, **constants: Any) -> CombinedDetector:
         """Make the same with other constants of test time; see `PhotoDetector.change`."""

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -26,11 +26,14 @@ from eval import Detections
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
+from spp_detect.lock import lock_folder
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.progress import track
 from spp_detect.provenance import find_commit, find_version, record_run
 from spp_detect.report.exports import write_line
-from spp_detect.report.folder import FolderReport, leave_out_reports
+from spp_detect.report.folder import FolderReport, ReportError, leave_out_reports
+from spp_detect.report.journal import NAME as JOURNAL
+from spp_detect.report.journal import Journal
 from spp_detect.report.names import make_readable, name_below
 from spp_detect.threads import get_threads
 
@@ -48,6 +51,7 @@ def report_folder(
     *,
     exports: Sequence[str] = (),
     settings: dict[str, str] | None = None,
+    resume: bool = False,
 ) -> FolderReport:
     """Detect on a folder and write what was found; what is done is saved along the way.
 
@@ -69,6 +73,8 @@ def report_folder(
         Names of what is written beside, as `report.exports.EXPORTS` has them.
     settings : dict of str to str, optional
         What else the page should say of how it was made.
+    resume : bool
+        Take what an earlier, interrupted run found in photographs that have not changed since.
 
     Returns
     -------
@@ -80,32 +86,74 @@ def report_folder(
     DataError
         For a folder without photographs.
     ReportError
-        For an `out` that holds other files.
+        For an `out` that holds other files, or with `resume` the results of another model.
     """
     found_there = find_photographs(folder)
     report = FolderReport(folder, out, detector.classes, min_score, exports)
     report.settings |= _describe(detector) | (settings or {}) | {"least score": f"{min_score:g}"}
     paths = leave_out_reports(found_there, folder)
     _tell_passed_over(folder, len(found_there) - len(paths))
-    begun = saved = time.monotonic()
-    try:
-        for path, found in track(detector.detect_paths(paths, max_side), "detection", len(paths)):
-            try:
-                if isinstance(found, DataError):
-                    raise found
-                shown = found[found.scores >= min_score]
-                report.add(path, shown, max_side, _find_probabilities(detector, shown))
-            except DataError as error:
-                report.skip(path, error)
-            _tell_time(report, begun)
-            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                report.save()
-                saved = time.monotonic()
-    except BaseException:
-        report.save()
-        raise
-    report.finish()
+    with lock_folder(out):
+        journal = _open_journal(detector, out, resume)
+        every = _detect_missing(detector, journal, paths, folder, max_side)
+        try:
+            _collect(report, detector, track(every, "detection", len(paths)), max_side)
+        except BaseException:
+            report.save()
+            raise
+        report.finish()
     return report
+
+
+def _collect(
+    report: FolderReport,
+    detector: PhotoDetector,
+    every: Iterable[tuple[Path, Detections | DataError]],
+    max_side: int,
+) -> None:
+    """Take what is found in each photograph, and save now and then."""
+    begun = saved = time.monotonic()
+    for path, found in every:
+        try:
+            if isinstance(found, DataError):
+                raise found
+            shown = found[found.scores >= report.least_score]
+            report.add(path, shown, max_side, _find_probabilities(detector, shown))
+        except DataError as error:
+            report.skip(path, error)
+        _tell_time(report, begun)
+        if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+            report.save()
+            saved = time.monotonic()
+
+
+def _open_journal(detector: PhotoDetector, out: Path, resume: bool) -> Journal:
+    """Open the journal of a folder of results; ReportError where it cannot be gone on with."""
+    journal = Journal(out / JOURNAL, detector.identify())
+    if not resume:
+        journal.begin()
+        return journal
+    problem = journal.restore()
+    if problem is not None:
+        raise ReportError(f"{out}: {problem}; expected the same, or begin without --resume")
+    return journal
+
+
+def _detect_missing(
+    detector: PhotoDetector, journal: Journal, paths: list[Path], folder: Path, max_side: int
+) -> Iterator[tuple[Path, Detections | DataError]]:
+    """Take what the journal has, and detect in the other photographs, in their order."""
+    names = {path: name_below(path, folder) for path in paths}
+    known = {path: journal.find(names[path], path) for path in paths}
+    missing = [path for path in paths if known[path] is None]
+    detected = detector.detect_paths(missing, max_side)
+    for path in paths:
+        found: Detections | DataError | None = known.pop(path)
+        if found is None:
+            _, found = next(detected)
+            if not isinstance(found, DataError):
+                journal.add(names[path], path, found)
+        yield path, found
 
 
 def stream_folder(

@@ -27,6 +27,7 @@ USER_ERRORS = {
     "spp_detect.config": "ConfigError",
     "spp_detect.experiments.download": "DownloadError",
     "spp_detect.experiments.speed": "BenchmarkError",
+    "spp_detect.lock": "LockError",
     "spp_detect.model_folder": "ModelError",
     "spp_detect.report.folder": "ReportError",
     "spp_detect.training.finetuning": "TuningError",

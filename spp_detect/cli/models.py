@@ -49,6 +49,9 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
     help="Write this, too, in a folder of its name below --out; repeatable.",
 )
 @click.option(
+    "--resume", is_flag=True, help="Go on with an earlier run in --out: only what it lacks is done."
+)
+@click.option(
     "--every", type=click.IntRange(1), default=1, help="Of a video, look at each so many-th frame."
 )
 @device_option
@@ -64,6 +67,7 @@ def detect(
     min_score: float,
     exports: tuple[str, ...],
     every: int,
+    resume: bool,
     device: str,
     max_side: int,
 ) -> None:
@@ -94,9 +98,17 @@ def detect(
             video = report_video(detector, folder, out, min_score, max_side, every)
         print(f"{video.frames} frames: {video.detections} detections; {out}")
         return
-    with telling_how_to_go_on(f"what was found so far is in {out / PAGE}"):
+    told = f"what was found so far is in {out / PAGE}; go on with --resume"
+    with telling_how_to_go_on(told):
         report = report_folder(
-            detector, folder, out, min_score, max_side, exports=exports, settings=settings
+            detector,
+            folder,
+            out,
+            min_score,
+            max_side,
+            exports=exports,
+            settings=settings,
+            resume=resume,
         )
     print(f"{report.summary}; {out / PAGE}")
     sys.exit(2 if report.skipped else 0)

@@ -104,6 +104,7 @@ def train(
     from data import UNSPLIT, join_sets
     from spp_detect.cli.opening import open_checked
     from spp_detect.features import choose_device
+    from spp_detect.lock import lock_folder
     from spp_detect.trained_on import hold_out, save_split
     from spp_detect.training.assembly import assemble_run, find_options
     from spp_detect.training.feature_cache import Resources
@@ -144,6 +145,6 @@ def train(
         return
     if parts is not None:
         save_split(parts, out)
-    with telling_how_to_go_on(f"go on with --out {out} --resume"):
+    with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
         run.train()
     print(f"{out}: trained on {len(dataset)} photographs")

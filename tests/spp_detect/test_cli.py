@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -241,6 +242,107 @@ def test_lines_of_json_are_streamed(spp, small_model, photos, tmp_path, monkeypa
         found = [(d["class"], d["score"], *d["box"]) for d in lines[name]["detections"]]
         assert [row[:2] for row in found] == [row[:2] for row in own]
         np.testing.assert_allclose([row[2:] for row in found], [row[2:] for row in own], atol=0.011)
+
+
+@pytest.fixture
+def many(small_set, tmp_path):
+    """Eight photographs."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i, photograph in enumerate(small_set.photographs[:8]):
+        shutil.copy(photograph.path, folder / f"{i}.jpg")
+    return folder
+
+
+def read_results(out):
+    """All that a finished run leaves, but for its times: texts by name, pictures' bytes."""
+    left = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    page = read_page(out)
+    page["settings"].pop("seconds")
+    left[Path("index.html")] = json.dumps(page).encode()
+    return left
+
+
+def test_a_killed_run_goes_on_and_repeats_and_drops_nothing(spp, small_model, many, tmp_path):
+    options = ("--min-score", "-2", "--also", "voc", "--also", "crops")
+    assert spp("detect", small_model, many, "--out", tmp_path / "whole", *options)[0] == 0
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spp_detect", "detect", small_model, many, "--out", out, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = out / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while not journal.is_file() or journal.read_text().count("\n") < 4:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    done = journal.read_text().count("\n") - 1
+    with journal.open("a") as file:
+        file.write('{"photograph": "cut o')  # as if it was killed while it wrote
+    before = journal.read_text().splitlines()[1 : 1 + done]
+    assert spp("detect", small_model, many, "--out", out, *options, "--resume")[0] == 0
+    lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert [line["photograph"] for line in lines] == [f"{i}.jpg" for i in range(8)]
+    assert journal.read_text().splitlines()[1 : 1 + done] == before
+    assert read_results(out) == read_results(tmp_path / "whole")
+
+
+def test_what_has_changed_or_failed_is_done_again(spp, small_model, many, tmp_path):
+    bad = many / "5.jpg"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:2000])
+    out = tmp_path / "out"
+    assert spp("detect", small_model, many, "--out", out)[0] == 2
+    bad.write_bytes(good)
+    shutil.copy(many / "1.jpg", many / "0.jpg")
+    os.utime(many / "0.jpg", (1, 1))
+    (many / "7.jpg").unlink()
+    assert spp("detect", small_model, many, "--out", out, "--resume")[0] == 0
+    again = tmp_path / "again"
+    assert spp("detect", small_model, many, "--out", again)[0] == 0
+    ours, theirs = read_results(out), read_results(again)
+    ours.pop(Path("journal.jsonl")), theirs.pop(Path("journal.jsonl"))
+    assert ours == theirs
+
+
+def test_another_model_does_not_go_on(spp, small_model, many, tmp_path):
+    out = tmp_path / "out"
+    line = error_line(spp("detect", small_model, many, "--out", out, "--resume"))
+    assert "no earlier run" in line
+    assert spp("detect", small_model, many, "--out", out)[0] == 0
+    other = ("--set", "nms_iou=0.4", "--resume")
+    line = error_line(spp("detect", small_model, many, "--out", out, *other))
+    assert str(out) in line and "another model or other settings" in line
+
+
+def test_a_folder_belongs_to_one_run(spp, small_model, small_voc, many, tmp_path):
+    out = tmp_path / "out"
+    assert spp("detect", small_model, many, "--out", out)[0] == 0
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom spp_detect.lock import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(60)"
+    )
+    run_folder = tmp_path / "run"
+    for folder in (out, run_folder):
+        other = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+        assert other.stdout.readline() == b"locked\n"
+        if folder == out:
+            line = error_line(spp("detect", small_model, many, "--out", out))
+        else:
+            (run_folder / "run.json").touch()
+            shutil.copytree(small_model, run_folder, dirs_exist_ok=True)
+            (run_folder / "metrics.json").unlink()
+            options = ("--backbone", "small5", "--weights", "none", "--scales", "160")
+            shutil.rmtree(run_folder / "work")
+            (run_folder / "run.json").unlink()
+            line = error_line(spp("train", small_voc, "--out", run_folder, "--resume", *options))
+        assert str(folder) in line and "another run works there" in line
+        other.kill()
+        other.wait()
+    assert spp("detect", small_model, many, "--out", out)[0] == 0
 
 
 def read_page(out):
@@ -716,9 +818,9 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(
     monkeypatch.setattr(files.Path, "write_text", fail)
     line = error_line(spp("detect", small_model, photos, "--out", out, "--min-score", "-3"))
     assert "No space left on device" in line
-    assert "detections" in line
+    assert str(tmp_path / "out") in line
     assert (out / "detections.json").read_bytes() == before
-    assert not any(path.name.startswith(".") for path in out.iterdir())
+    assert [path.name for path in out.glob(".*")] == [".lock"]
 
 
 @pytest.mark.parametrize("command", ["train", "detect"])
@@ -737,7 +839,8 @@ def test_an_interrupted_command_says_how_to_go_on(
     else:
         monkeypatch.setattr(PhotoDetector, "detect", interrupt)
         status, _, errors = spp("detect", small_model, photos, "--out", out)
-        told = f"spp-detect: stopped; what was found so far is in {out / 'index.html'}"
+        found = f"what was found so far is in {out / 'index.html'}"
+        told = f"spp-detect: stopped; {found}; go on with --resume"
         assert json.loads((out / "detections.json").read_text()) == []
     assert status == 130
     assert errors.strip().splitlines()[-1] == told
