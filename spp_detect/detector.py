@@ -465,6 +465,23 @@ class Detector(PhotoDetector):
         """Make the same cascade with another number of promising windows; 0 for all."""
         return self._change(dataclasses.replace(self.config, promising=promising))
 
+    def with_heads(
+        self, classes: tuple[str, ...], heads: Heads, calibration: Calibration | None
+    ) -> Detector:
+        """Make a detector of other classes on the same features.
+
+        Raises
+        ------
+        ModelError
+            For a cascade, whose first stage is of its own classes.
+        """
+        if self.first is not None:
+            raise ModelError("a cascade: expected the model that it was made of")
+        parts = self.extractor, heads, self.fc
+        return Detector(
+            self.config, classes, *parts, training=self.training, calibration=calibration
+        )
+
     def score_passes(
         self,
         photo: NDArray[np.uint8],

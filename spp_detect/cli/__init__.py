@@ -14,7 +14,7 @@ from spp_detect.cli.comparing import benchmark, tables
 from spp_detect.cli.measuring import evaluate, score
 from spp_detect.cli.models import compress, detect, models, pack
 from spp_detect.cli.photographs import demo, download, inspect, proposals
-from spp_detect.cli.training import train
+from spp_detect.cli.training import add_class, remove_class, train
 from spp_detect.provenance import find_commit, find_version
 
 # By the modules that define them. One that is raised comes from a module that is loaded.
@@ -54,6 +54,8 @@ for command in (
     download,
     inspect,
     train,
+    add_class,
+    remove_class,
     evaluate,
     score,
     detect,

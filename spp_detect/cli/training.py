@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from spp_detect.cli.options import (
     device_option,
     fc_width_option,
     is_given,
+    labelled_data,
     map_budget_option,
     max_side_option,
+    model_folder,
     path_type,
     preset_option,
     set_option,
     telling_how_to_go_on,
     threads_option,
     train_from_option,
+    trunk_option,
     weights_option,
 )
 from spp_detect.config import EXTRACTORS, FEATURES
+
+ADDED = "added"  # folder of the stages of a class that is added
 
 
 @click.command()
@@ -148,3 +154,75 @@ def train(
     with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
         run.train()
     print(f"{out}: trained on {len(dataset)} photographs")
+
+
+@click.command("add-class")
+@model_folder
+@labelled_data
+@click.option("--class", "name", required=True, help="Its name in DATA.")
+@click.option("--split", default="trainval", help="Split of DATA.")
+@click.option(
+    "--negatives", type=path_type, help="Folder of photographs that show no object of the class."
+)
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@trunk_option
+@device_option
+@map_budget_option
+@max_side_option
+@threads_option
+def add_class(
+    run: Path,
+    data: Path,
+    name: str,
+    split: str,
+    negatives: Path | None,
+    out: Path,
+    weights: str | None,
+    device: str,
+    map_budget: float,
+    max_side: int,
+) -> None:
+    """Teach RUN a class more: one SVM and one regressor on its features; the others stay.
+
+    Boxes of the class in DATA are positives, all else there and in --negatives is not. The same
+    command goes on where it was stopped.
+    """
+    from data import find_photographs, select_classes
+    from spp_detect.cli.opening import open_checked
+    from spp_detect.detector import Detector
+    from spp_detect.features import choose_device
+    from spp_detect.lock import lock_folder
+    from spp_detect.training import added_class
+    from spp_detect.training.feature_cache import Resources
+    from spp_detect.training.run_folder import check_new
+
+    stages = out / ADDED
+    if not stages.is_dir():
+        check_new(out)
+    detector = Detector.load(run, device, weights)
+    dataset = select_classes(open_checked(data, split, None, max_side), [name])
+    if negatives is not None:
+        paths = find_photographs(negatives)
+        dataset = added_class.add_negatives(dataset, paths, max_side)
+    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    with telling_how_to_go_on("go on with the same command"), lock_folder(stages):
+        added_class.add_class(detector, dataset, stages, resources).save(out)
+    shutil.rmtree(stages)
+    print(f"{out}: {run} and {name}, from {len(dataset)} photographs")
+
+
+@click.command("remove-class")
+@model_folder
+@click.option("--class", "name", required=True, help="Its name.")
+@click.option("--out", type=path_type, required=True, help="Model folder to make.")
+@trunk_option
+@threads_option
+def remove_class(run: Path, name: str, out: Path, weights: str | None) -> None:
+    """Make a model of RUN without one of its classes; the others stay."""
+    from spp_detect.detector import Detector
+    from spp_detect.training import added_class
+    from spp_detect.training.run_folder import check_new
+
+    check_new(out)
+    added_class.remove_class(Detector.load(run, "cpu", weights), name).save(out)
+    print(f"{out}: {run} without {name}")

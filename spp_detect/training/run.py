@@ -209,6 +209,19 @@ class TrainingRun:
             calibration=self.calibration,
         )
 
+    def train_heads(self) -> tuple[Heads, Calibration | None]:
+        """Do the stages that lead to SVMs and regressors, on fc layers as they are.
+
+        Returns
+        -------
+        Heads
+            Of the set's classes.
+        Calibration or None
+            What their scores mean, where that is known.
+        """
+        self.begin()
+        return self._train_heads(self.open_cache(self.propose())), self.calibration
+
     def begin(self) -> None:
         """Write down what the run is made of, or check that an earlier start was of the same."""
         backbone = self.extractor.backbone
