@@ -65,7 +65,7 @@ def fit_platt(result: VocResult) -> Platt:
     ...         for _ in range(200 if (box is right) == (score == 1) else 100)]
     >>> platt = fit_platt(evaluate_voc(*zip(*seen), ["cat"]))
     >>> (1 / (1 + np.exp(-(platt.slope * [0, 1] + platt.intercept)))).round(2)
-    array([0.34, 0.66])
+    array([0.33, 0.67])
     """
     curves = [result.curves[name] for name in result.classes]
     every = _fit(
