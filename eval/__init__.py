@@ -4,11 +4,21 @@ from eval.calibration import Platt, fit_platt
 from eval.coco import evaluate_coco
 from eval.curves import plot_curves
 from eval.detections import Detection, Detections, EvalError, Truths
-from eval.errors import SIMILAR_IN_VOC, VOC_CLASSES, ErrorAnalysis, analyse_errors
+from eval.errors import (
+    KINDS,
+    SIMILAR_IN_VOC,
+    VOC_CLASSES,
+    ErrorAnalysis,
+    ToldDetections,
+    analyse_errors,
+    count_confusions,
+    tell_kinds,
+)
 from eval.files import read_coco_results, read_comp, write_coco_results, write_comp
 from eval.voc import Curve, VocResult, average_precision, evaluate_voc, find_best_score
 
 __all__ = [
+    "KINDS",
     "SIMILAR_IN_VOC",
     "VOC_CLASSES",
     "Curve",
@@ -17,10 +27,12 @@ __all__ = [
     "ErrorAnalysis",
     "EvalError",
     "Platt",
+    "ToldDetections",
     "Truths",
     "VocResult",
     "analyse_errors",
     "average_precision",
+    "count_confusions",
     "evaluate_coco",
     "evaluate_voc",
     "find_best_score",
@@ -28,6 +40,7 @@ __all__ = [
     "plot_curves",
     "read_coco_results",
     "read_comp",
+    "tell_kinds",
     "write_coco_results",
     "write_comp",
 ]

@@ -96,10 +96,13 @@ class _Sorted:
     nearest : int64 (K,)
         The box of the class that each overlaps most; -1 for none by as much as NEAR, and for one
         that is difficult.
+    counted : bool (N,)
+        Of all the class's detections, best first, which are these.
     """
 
     kinds: np.ndarray
     nearest: np.ndarray
+    counted: np.ndarray
 
 
 def analyse_errors(
@@ -195,6 +198,110 @@ def analyse_errors(
     )
 
 
+@dataclass(frozen=True)
+class ToldDetections:
+    """Each detection of some photographs by its kind, and each box by whether it was found.
+
+    Attributes
+    ----------
+    kinds : list of numpy.ndarray
+        Of each photograph, int64 ``(N,)``: indices into `KINDS`, -1 for what counts for nothing.
+    found : list of numpy.ndarray
+        Of each photograph, bool ``(M,)``: whether a detection of its class overlaps the box enough.
+    """
+
+    kinds: list[np.ndarray]
+    found: list[np.ndarray]
+
+
+def tell_kinds(
+    detections: Sequence[Detections],
+    truths: Sequence[Truths],
+    classes: Sequence[str],
+    similar: Sequence[Sequence[str]] = (),
+    iou: float = 0.5,
+) -> ToldDetections:
+    """Tell the kind of each detection, as `analyse_errors` counts them; the arguments are its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eval import Detections, Truths
+    >>> truth = Truths(np.array([[0, 0, 10, 10]]), np.array([0]), np.array([False]))
+    >>> found = Detections([[0, 0, 10, 9], [0, 0, 4, 10], [50, 50, 60, 60]], [0.9, 0.8, 0.7],
+    ...                    [0, 0, 0])
+    >>> told = tell_kinds([found], [truth], ["cat"])
+    >>> [KINDS[kind] for kind in told.kinds[0]], told.found[0]
+    (['correct', 'localisation', 'background'], array([ True]))
+    """
+    names = check_classes(classes)
+    check_lengths(detections, truths, "detections and truths")
+    alike = _make_table(names, similar)
+    found, found_in = join_detections(detections, len(names))
+    real, real_in = join_truths(truths, len(names))
+    overlaps, nearest, covered = _find_overlaps(found, found_in, real, real_in, alike, iou)
+    kinds = np.full(len(found.boxes), -1)
+    for label in range(len(names)):
+        of_class = np.flatnonzero(found.labels == label)
+        rows = of_class[np.argsort(-found.scores[of_class], kind="stable")]
+        ranked = _sort(overlaps[rows], nearest[rows], real.difficult, iou)
+        kinds[rows[ranked.counted]] = ranked.kinds
+    ends = (np.cumsum([len(one.boxes) for one in own])[:-1] for own in (detections, truths))
+    return ToldDetections(*map(np.split, (kinds, covered), ends))
+
+
+def count_confusions(
+    detections: Sequence[Detections], truths: Sequence[Truths], classes: int, iou: float = 0.5
+) -> np.ndarray:
+    """Count which class each box was taken for, the surest detection first.
+
+    Parameters
+    ----------
+    detections, truths : sequence
+        Of each photograph.
+    classes : int
+        C.
+    iou : float
+        Least overlap of a detection with the box that it stands for, whatever its class.
+
+    Returns
+    -------
+    numpy.ndarray
+        Int64 ``(C + 1, C + 1)``: rows are true classes, the last one the background; columns are
+        those of the detections, the last one boxes that no detection stands for. Difficult boxes
+        count for nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eval import Detections, Truths
+    >>> boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]])
+    >>> truth = Truths(boxes, np.array([0, 1]), np.array([False, False]))
+    >>> found = Detections([[0, 0, 10, 9], [50, 50, 60, 60]], [0.9, 0.8], [1, 0])
+    >>> count_confusions([found], [truth], 2)
+    array([[0, 1, 0],
+           [0, 0, 1],
+           [1, 0, 0]])
+    """
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    for found, truth in zip(detections, truths, strict=True):
+        boxes = [np.asarray(one.boxes, float).reshape(-1, 4) for one in (found, truth)]
+        ious = box_iou(*map(torch.from_numpy, boxes)).nan_to_num(0.0).numpy()
+        free = np.ones(len(truth.boxes), bool)
+        for row in np.argsort(-np.asarray(found.scores), kind="stable"):
+            own = np.where(free, ious[row], -1.0)
+            best = int(own.argmax()) if len(own) else -1
+            if best < 0 or own[best] < iou:
+                counts[classes, found.labels[row]] += 1
+                continue
+            free[best] = False
+            if not truth.difficult[best]:
+                counts[truth.labels[best], found.labels[row]] += 1
+        for missed in np.flatnonzero(free & ~np.asarray(truth.difficult)):
+            counts[truth.labels[missed], classes] += 1
+    return counts
+
+
 def _make_table(names: Sequence[str], similar: Sequence[Sequence[str]]) -> np.ndarray:
     """Which classes are similar: bool (C, C), none to itself."""
     table = np.zeros((len(names), len(names)), bool)
@@ -261,7 +368,7 @@ def _sort(overlaps: np.ndarray, nearest: np.ndarray, difficult: np.ndarray, iou:
     kinds[where[first]] = CORRECT
     near = overlaps[:, 0] >= NEAR
     near[near] = ~difficult[nearest[near]]
-    return _Sorted(kinds, np.where(near, nearest, -1))
+    return _Sorted(kinds, np.where(near, nearest, -1), counted)
 
 
 def _share(kinds: np.ndarray, first: int = CORRECT) -> dict[str, float]:

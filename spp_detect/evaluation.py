@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from eval import (
     evaluate_coco,
     evaluate_voc,
     find_best_score,
+    tell_kinds,
 )
 from spp_detect.detector import PhotoDetector
 from spp_detect.prefetch import WindowSource, prepare_photos, search_windows
 from spp_detect.progress import track
+from spp_detect.report.evaluation import write_evaluation_page
 
 
 def detect_dataset(
@@ -98,8 +101,25 @@ def find_errors(detections: list[Detections], dataset: LabelledSet) -> ErrorAnal
     A set that has any class besides VOC's has no similar ones: the groups would hold a part of
     its animals and call the rest other.
     """
-    similar = SIMILAR_IN_VOC if VOC_CLASSES.issuperset(dataset.classes) else ()
+    similar = _find_similar(dataset)
     return analyse_errors(detections, collect_truths(dataset), dataset.classes, similar)
+
+
+def _find_similar(dataset: LabelledSet) -> tuple[tuple[str, ...], ...]:
+    return SIMILAR_IN_VOC if VOC_CLASSES.issuperset(dataset.classes) else ()
+
+
+def write_page(
+    out: Path,
+    dataset: LabelledSet,
+    detections: list[Detections],
+    measured: tuple[VocResult, dict[str, Any], ErrorAnalysis],
+    title: str,
+) -> Path:
+    """Write the page of an evaluation beside its figures; see `report.evaluation`."""
+    truths = collect_truths(dataset)
+    told = tell_kinds(detections, truths, dataset.classes, _find_similar(dataset))
+    return write_evaluation_page(out, dataset, detections, truths, told, measured, title)
 
 
 def measure(detections: list[Detections], dataset: LabelledSet) -> tuple[VocResult, dict[str, Any]]:

@@ -74,7 +74,7 @@ def evaluate(
     from eval import write_comp
     from spp_detect.cli.opening import open_checked
     from spp_detect.ensemble import load_detector
-    from spp_detect.evaluation import detect_dataset, find_errors, measure
+    from spp_detect.evaluation import detect_dataset, find_errors, measure, write_page
     from spp_detect.report.terminal import show_errors, show_result
     from spp_detect.trained_on import count_seen, find_held_out
 
@@ -113,6 +113,8 @@ def evaluate(
         _write_result(out, result, numbers, errors)
         names = [photograph.name for photograph in dataset]
         write_comp(out, found, names, dataset.classes, split=dataset.split)
+        title = f"{' + '.join(map(name_model, models))} on {dataset.split}"
+        print(write_page(out, dataset, found, (result, numbers, errors), title))
 
 
 @click.command()

@@ -17,6 +17,10 @@ figure { border: 1px solid var(--line); border-radius: 6px; margin: 0; overflow:
 figure img { display: block; height: 16rem; object-fit: contain; width: 100%; background: #8881 }
 figcaption { font-size: .85rem; overflow-wrap: anywhere; padding: .5rem .75rem }
 figcaption span { color: var(--soft) }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right }
+th[scope="row"], th:first-child { text-align: left }
 .wide { grid-template-columns: 1fr }
 .wide img { height: auto; max-height: 48rem }
 """
@@ -30,13 +34,23 @@ class Figure(NamedTuple):
     caption: str
 
 
+class Table(NamedTuple):
+    """A table of a page: a heading a column, and rows as long; the first column is words."""
+
+    heading: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+Section = tuple[str, "Sequence[Figure] | Table"]  # its heading, and what it holds
+
+
 def render_page(
     title: str,
     facts: dict[str, str],
-    sections: Sequence[tuple[str, Sequence[Figure]]],
+    sections: Sequence[Section],
     notes: Sequence[str] = (),
 ) -> str:
-    """Render a page: a title, facts in large type, sections of figures, notes at the end.
+    """Render a page: a title, facts in large type, sections of figures or a table, notes at last.
 
     A section of one figure shows it wide.
     """
@@ -45,6 +59,9 @@ def render_page(
     )
     body = [f"<h1>{escape(title)}</h1>", f"<dl>{terms}</dl>"]
     for heading, figures in sections:
+        if isinstance(figures, Table):
+            body.append(f"<h2>{escape(heading)}</h2>{_render_table(figures)}")
+            continue
         kind = "grid wide" if len(figures) == 1 else "grid"
         body.append(f"<h2>{escape(heading)}</h2>")
         body.append(f'<div class="{kind}">{"".join(map(_render_figure, figures))}</div>')
@@ -55,6 +72,18 @@ def render_page(
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     content = "".join(body)
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{content}</body></html>\n'
+
+
+def _render_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(word)}</th>' for word in table.heading)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>'
+        + "".join(f"<td>{escape(word)}</td>" for word in rest)
+        + "</tr>"
+        for first, *rest in table.rows
+    )
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="scroll">{whole}</div>'
 
 
 def _render_figure(figure: Figure) -> str:

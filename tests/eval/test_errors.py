@@ -6,7 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from eval import Detections, EvalError, Truths, analyse_errors, average_precision, evaluate_voc
+from eval import (
+    Detections,
+    EvalError,
+    Truths,
+    analyse_errors,
+    average_precision,
+    count_confusions,
+    evaluate_voc,
+    tell_kinds,
+)
 from eval.errors import KINDS, SIMILAR_IN_VOC, SIZES, VOC_CLASSES
 
 CLASSES = ("cat", "dog", "car")
@@ -94,6 +103,45 @@ def correct_slowly(detections, truths, label):
 def measure(hits, total, metric):
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return average_precision(precision, np.cumsum(hits) / total, metric)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_detection_is_told_as_the_slow_reading_does(seed):
+    detections, truths = make_random(np.random.default_rng(seed))
+    told = tell_kinds(detections, truths, CLASSES, ALIKE)
+    assert [len(kinds) for kinds in told.kinds] == [len(found) for found in detections]
+    for label in range(len(CLASSES)):
+        rows = [
+            (-found.scores[k], told.kinds[i][k])
+            for i, found in enumerate(detections)
+            for k in range(len(found))
+            if found.labels[k] == label
+        ]
+        ours = [KINDS[kind] for _, kind in sorted(rows, key=lambda row: row[0]) if kind >= 0]
+        assert ours == read_slowly(detections, truths, label)[0]
+        pairs = [
+            (i, j)
+            for i, real in enumerate(truths)
+            for j in range(len(real.boxes))
+            if real.labels[j] == label and not real.difficult[j]
+        ]
+        hit = [told.found[i][j] for i, j in pairs]
+        assert sum(hit) == sum(found for _, found in find_slowly(detections, truths, label))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_confusions_account_for_every_box_and_detection(seed):
+    detections, truths = make_random(np.random.default_rng(seed))
+    counts = count_confusions(detections, truths, len(CLASSES))
+    for label in range(len(CLASSES)):
+        assert counts[label].sum() == count_boxes(truths, label)
+    taken = counts[:, :-1].sum()
+    total = sum(map(len, detections))
+    difficult = sum(int(one.difficult.sum()) for one in truths)
+    assert total - difficult <= taken <= total and counts[-1, -1] == 0
+    perfect = [Detections(one.boxes, np.ones(len(one.boxes)), one.labels) for one in truths]
+    own = count_confusions(perfect, truths, len(CLASSES), 0.999)
+    assert (own == np.diag(np.diag(own))).all()
 
 
 def make_random(random, photographs=12):

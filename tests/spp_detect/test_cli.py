@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,13 +98,37 @@ def test_train_then_evaluate_then_score(spp, small_voc, tmp_path):
     errors = json.loads((out / "errors.json").read_text())
     assert set(errors["shares"]) == set(metrics["ap"])
     worst = max(errors["worth"], key=lambda cause: errors["worth"][cause])
-    assert table.strip().splitlines()[-3].startswith("without ")
-    assert worst in table.strip().splitlines()[-3]
+    lines = table.strip().splitlines()
+    assert lines[-4].startswith("without ") and worst in lines[-4]
+    assert lines[-1] == str(out / "index.html")
+    check_evaluation_page(out, metrics, errors)
 
     again = tmp_path / "score"
     assert spp("score", out, small_voc, "--split", "test", "--out", again)[0] == 0
     scored = json.loads((again / "metrics.json").read_text())
     assert scored["mAP"] == pytest.approx(metrics["mAP"], abs=1e-3)
+
+
+def check_evaluation_page(out, metrics, errors):
+    """Its tables say what the json files say, and its pictures are there."""
+    page = (out / "index.html").read_text()
+    tables = re.findall(r"<tbody>(.*?)</tbody>", page)
+    cells = [
+        [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("</tr>") if row]
+        for table in tables
+    ]
+    ap, confusions = cells
+    assert {row[0]: float(row[1]) for row in ap} == {
+        name: pytest.approx(100 * value, abs=0.051) for name, value in metrics["ap"].items()
+    }
+    assert {row[0]: int(row[2]) for row in ap} == errors["boxes"]
+    for row in confusions[:-1]:
+        assert sum(int(cell or 0) for cell in row[1:]) == errors["boxes"][row[0]]
+    pictures = re.findall(r'src="(pictures/[^"]*)"', page)
+    assert any("missed" in name or "background" in name for name in pictures)
+    for name in pictures:
+        with Image.open(out / name) as picture:
+            assert max(picture.size) <= 480
 
 
 def test_detect_leaves_all_its_files_and_skips_a_bad_photograph(spp, small_model, photos, tmp_path):
