@@ -49,7 +49,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(run: Path) -> None:
     """Remove the temporary files of a run that was killed while it wrote; nothing else hidden."""
-    names = ("run", "model", "config", "metrics", "history", "finetuning")
+    names = ("run", "model", "config", "metrics", "history", "finetuning", "photographs", "index")
     beside = [path for name in names for path in run.glob(f".{name}-*")]
     for path in [*beside, *(run / "work").rglob(".*")]:
         path.unlink()

@@ -100,6 +100,7 @@ def benchmark(
     )
     from spp_detect.files import write_json
     from spp_detect.report.chart import plot_seconds
+    from spp_detect.report.runs import PAGE, write_benchmark_page
     from spp_detect.report.terminal import show_benchmark
 
     if out is None and is_ready(find_model(run)):
@@ -114,6 +115,8 @@ def benchmark(
     out = out or run / "benchmark"
     write_json(out / "benchmark.json", result)
     plot_seconds(result, out / "benchmark.png")
+    write_benchmark_page(out, result, "benchmark.png")
+    print(out / PAGE)
 
 
 @click.command()

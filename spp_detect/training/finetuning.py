@@ -35,6 +35,7 @@ HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each held-out photograp
 # For going on: weights and momentum; the best snapshot.
 STATE, BEST = "finetuning.safetensors", "finetuning_best.safetensors"
 STEM_MAPS, WINDOW_COMPONENTS = "stem_maps", "window_components"  # folders that tuning needs
+HISTORY = "finetuning.json"  # in the run's folder
 COLUMNS = ("iteration", "training_loss", "held_out_loss", "held_out_accuracy")
 
 
@@ -299,7 +300,7 @@ class FineTune(Stage[None]):
         history = tuner.tune()
         tuner.trunk.extend(self.fc, tuner.fc)
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in history.tolist()]
-        write_json(self.run_folder / "finetuning.json", rows)
+        write_json(self.run_folder / HISTORY, rows)
         write_tensors(self.leaves[0], self.tuned.state_dict())
 
     def load(self) -> None:

@@ -29,6 +29,7 @@ from spp_detect.fc import FC_DEPTH, FcLayers
 from spp_detect.files import remove_leftovers, write_json, write_tensors
 from spp_detect.heads import Heads
 from spp_detect.prefetch import WindowSource, read_windows, search_windows
+from spp_detect.report.runs import write_training_page
 from spp_detect.spp import SppExtractor
 from spp_detect.trained_on import record_photographs
 from spp_detect.training.calibrate import Calibrate, hold_out
@@ -42,7 +43,13 @@ from spp_detect.training.feature_cache import (
     open_cache,
 )
 from spp_detect.training.feature_scale import MeasureScales
-from spp_detect.training.finetuning import STEM_MAPS, WINDOW_COMPONENTS, FineTune, FineTuner
+from spp_detect.training.finetuning import (
+    HISTORY,
+    STEM_MAPS,
+    WINDOW_COMPONENTS,
+    FineTune,
+    FineTuner,
+)
 from spp_detect.training.last_layers import LastLayers
 from spp_detect.training.regression import FitRegression
 from spp_detect.training.run_folder import (
@@ -346,7 +353,19 @@ class TrainingRun:
         record_photographs(self.dataset, self.folder)
         numbers = measure_run(self.folder, len(self.dataset))
         write_json(self.folder / "metrics.json", what | numbers)
+        self._write_page(numbers)
         shutil.rmtree(self.work / "maps", ignore_errors=True)
+
+    def _write_page(self, numbers: dict[str, Any]) -> None:
+        counts = np.bincount(
+            np.concatenate([photograph.labels.easy.classes for photograph in self.dataset]),
+            minlength=len(self.dataset.classes),
+        )
+        boxes = dict(zip(self.dataset.classes, counts.tolist(), strict=True))
+        constants = to_mapping(self.config.model) | to_mapping(self.config.training)
+        tuned = self.folder / HISTORY
+        history = json.loads(tuned.read_text(encoding="utf-8")) if tuned.is_file() else []
+        write_training_page(self.folder, numbers, boxes, constants, history)
 
     def _do(self, stage: Stage[Result]) -> Result:
         return do_stage(stage, self.folder)

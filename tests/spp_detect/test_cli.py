@@ -72,6 +72,13 @@ def test_train_then_evaluate_then_score(spp, small_voc, tmp_path):
     assert {"model.safetensors", "config.json", "metrics.json", "history.jsonl"} <= {
         path.name for path in model.iterdir()
     }
+    page = (model / "index.html").read_text()
+    trained = json.loads((model / "metrics.json").read_text())
+    for stage in trained["stages"]:
+        assert f"{stage['stage']}</th><td>{stage['seconds']:.1f}</td>" in page
+    learnt = open_dataset(small_voc, "trainval")
+    easy = [c for photograph in learnt for c in photograph.labels.easy.classes]
+    assert f"disc</th><td>{easy.count(learnt.classes.index('disc'))}</td>" in page
     for data in ((small_voc,), ()):
         assert spp("train", *data, "--out", model, "--resume")[1].strip().endswith("already")
     line = error_line(spp("train", "--out", model, "--resume", "--set", "svm_c=0.5"))

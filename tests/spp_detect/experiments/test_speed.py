@@ -354,6 +354,13 @@ def test_the_command_leaves_json_and_chart(small_model, small_voc, tmp_path, cap
     result = json.loads((model / "benchmark" / "benchmark.json").read_text())
     assert result["record"]["command"].startswith("spp-detect benchmark")
     assert [len(one["seconds"]) for one in result["photographs"]] == [3, 2]
+    page = (model / "benchmark" / "index.html").read_text()
+    written = json.loads((model / "benchmark" / "benchmark.json").read_text())
+    for one in written["contenders"].values():
+        assert f"<td>{one['all']['median']:.3f}</td>" in page
+    for one in written["speedup"].values():
+        assert f"<td>{one['all']['median']:.1f}</td>" in page
+    assert 'src="benchmark.png"' in page
     with Image.open(model / "benchmark" / "benchmark.png") as chart:
         chart.verify()
 
