@@ -55,13 +55,16 @@ class Journal:
     def find(self, name: str, path: Path) -> Detections | None:
         """Find what was found in a photograph, if it was and its file is still the same."""
         stamp, found = self.known.get(name, (None, None))
-        return found if found is not None and stamp == _stamp(path) else None
+        return found if stamp is not None and stamp == _stamp(path) else None
 
     def add(self, name: str, path: Path, found: Detections) -> None:
-        """Write down what was found in a photograph."""
+        """Write down what was found in a photograph, unless its file is gone meanwhile."""
+        stamp = _stamp(path)
+        if stamp is None:
+            return
         entry = {
             "photograph": name,
-            "stamp": _stamp(path),
+            "stamp": stamp,
             "boxes": found.boxes.tolist(),
             "scores": found.scores.tolist(),
             "labels": found.labels.tolist(),
@@ -70,7 +73,10 @@ class Journal:
             file.write(json.dumps(entry) + "\n")
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size and time of a file, by which a change is told."""
-    status = path.stat()
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of a file, by which a change is told; None for one that is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
     return [status.st_size, status.st_mtime_ns]

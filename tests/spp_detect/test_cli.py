@@ -21,7 +21,7 @@ from data import open_dataset
 from proposals import load_boxes
 from spp_detect import cli, files, ready_models
 from spp_detect.cli.models import EXPORTS
-from spp_detect.detector import PhotoDetector
+from spp_detect.detector import Detector, PhotoDetector
 from spp_detect.report import exports
 from spp_detect.training.feature_scale import MeasureScales
 
@@ -320,6 +320,62 @@ def test_a_killed_run_goes_on_and_repeats_and_drops_nothing(spp, small_model, ma
     assert [line["photograph"] for line in lines] == [f"{i}.jpg" for i in range(8)]
     assert journal.read_text().splitlines()[1 : 1 + done] == before
     assert read_results(out) == read_results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("when", ["read", "detected"])
+def test_a_photograph_that_vanishes_is_one_failure(
+    spp, small_model, many, tmp_path, monkeypatch, when
+):
+    gone, out = many / "6.jpg", tmp_path / "out"
+    detect = Detector.detect
+    turns = iter(range(8))
+
+    def vanish(*arguments, **options):
+        turn = next(turns)
+        found = detect(*arguments, **options)
+        if turn == (0 if when == "read" else 6):
+            gone.unlink()
+        return found
+
+    monkeypatch.setattr(Detector, "detect", vanish)
+    monkeypatch.setattr("spp_detect.prefetch.get_threads", lambda: 1)  # reads two ahead
+    status, told, errors = spp("detect", small_model, many, "--out", out)
+    assert status == 2
+    assert told.startswith("8 photographs: ") and ", 1 failed;" in told
+    assert f"skipped: {gone}" in errors
+    monkeypatch.undo()
+    status, told, _ = spp("detect", small_model, many, "--out", out, "--resume")
+    assert status == 0 and told.startswith("7 photographs: ")
+
+
+def damage(content, way):
+    """Spoil a file in some way."""
+    half = len(content) // 2
+    return {
+        0: b"",
+        1: content[:half],
+        2: b"text and no picture",
+        3: content[:20] + bytes(len(content) - 20),
+        4: bytes(reversed(content)),
+    }[way % 5]
+
+
+def test_of_many_files_the_damaged_ones_are_named(spp, small_model, many, tmp_path):
+    contents = [path.read_bytes() for path in sorted(many.iterdir())]
+    bad = set()
+    for i in range(80):
+        path = many / f"more {i}.jpg"
+        spoilt = i % 8 == 0
+        path.write_bytes(damage(contents[i % 8], i // 8) if spoilt else contents[i % 8])
+        if spoilt:
+            bad.add(path.name)
+    out = tmp_path / "out"
+    status, told, errors = spp("detect", small_model, many, "--out", out)
+    assert status == 2 and told.startswith("88 photographs: ") and ", 10 failed;" in told
+    with (out / "photographs.csv").open(newline="") as file:
+        failed = {row["photograph"] for row in csv.DictReader(file) if row["error"]}
+    assert failed == bad
+    assert sum("skipped: " in line for line in errors.splitlines()) == 10
 
 
 def test_what_has_changed_or_failed_is_done_again(spp, small_model, many, tmp_path):
