@@ -26,6 +26,7 @@ from data.labels import (
 from data.photo import PHOTO_SUFFIXES, photo_size
 from data.splits import SPLITS
 
+ONLY = "default"
 _CLASS_MARK = re.compile(r"\s+(-1|0|1)$")
 
 
@@ -69,7 +70,7 @@ def read_voc(
     root : pathlib.Path
         Holds Annotations, JPEGImages and ImageSets.
     split : str
-        The split's name.
+        The split's name. Where "default" is the only one, as in CVAT's exports, it is that.
     classes : sequence of str or None
         Class names, whose order is kept; None takes the names found in the
         split, sorted, as VOC's own are.
@@ -88,6 +89,8 @@ def read_voc(
     DataError
         A file is missing or broken, or holds what cannot be; see `open_dataset`.
     """
+    if list_voc_splits(root) == [ONLY]:
+        split = ONLY
     files = _index_photographs(root / "JPEGImages")
     reads = (
         partial(_read_record, root, files, name, split, max_side, faults)

@@ -1,4 +1,7 @@
-"""What describes a YOLO set: a .yaml as ultralytics and Roboflow write it, or classes.txt."""
+"""What describes a YOLO set: a .yaml as ultralytics and Roboflow write it, or lists of names.
+
+classes.txt is Label Studio's, obj.names with obj.data darknet's and CVAT's.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ import yaml
 from data.errors import problem, shorten
 from data.folder import find_photographs
 from data.labels import check_classes
-from data.splits import ALIASES, PARTS
+from data.splits import ALIASES, PARTS, SPLITS
 
 YAML_SUFFIXES = (".yaml", ".yml")
+DARKNET = "obj.names"
+DARKNET_SPLITS = {"valid": "val"}  # what it calls them
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,17 @@ class Description:
         return [self._find(line.strip(), folders) for line in lines if line.strip()]
 
     def _find(self, place: str, folders: Sequence[Path]) -> Path:
-        # Roboflow writes ../train/images of a folder beside the file.
+        # Roboflow writes ../train/images of a folder beside the file, CVAT data/ of its own folder.
         for folder in folders:
-            for path in (folder / place, folder / place.removeprefix("../")):
+            for path in (folder / place.removeprefix(start) for start in ("", "../", "data/")):
                 if path.exists():
                     return path
         raise problem(self.path, f"names {place}, which is not there; expected it in {folders[0]}")
 
 
 def find_description(root: Path) -> Path | None:
-    """Find what describes a YOLO folder: data.yaml, classes.txt or its only .yaml with names."""
-    for path in (root / "data.yaml", root / "classes.txt"):
+    """Find what describes a YOLO folder: a file of a usual name, or its only .yaml with names."""
+    for path in (root / name for name in ("data.yaml", "classes.txt", DARKNET)):
         if path.is_file():
             return path
     files = sorted(p for p in root.iterdir() if p.suffix.lower() in YAML_SUFFIXES and p.is_file())
@@ -89,7 +94,8 @@ def read_description(path: Path) -> Description:
     text = read_text(path, "class names")
     if path.suffix.lower() not in YAML_SUFFIXES:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return Description(path, check_classes(str(path), lines), (path.parent,))
+        splits = _read_darknet(path.with_suffix(".data")) if path.name == DARKNET else {}
+        return Description(path, check_classes(str(path), lines), (path.parent,), splits)
     try:
         content = _load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -102,6 +108,16 @@ def read_description(path: Path) -> Description:
     keys = ("train", "val", "valid", "test", "trainval")
     splits = {key: _read_places(path, key, content.get(key)) for key in keys}
     return Description(path, names, folders, {k: places for k, places in splits.items() if places})
+
+
+def _read_darknet(path: Path) -> dict[str, list[str]]:
+    """Read where the splits lie from lines as "train = data/train.txt"; none without the file."""
+    if not path.is_file():
+        return {}
+    lines = [line.partition("=") for line in read_text(path, "darknet's data").splitlines()]
+    given = {key.strip(): value.strip() for key, equals, value in lines if equals}
+    named = {DARKNET_SPLITS.get(key, key): value for key, value in given.items()}
+    return {key: [named[key]] for key in SPLITS if named.get(key)}
 
 
 def read_text(path: Path, expected: str) -> str:

@@ -7,7 +7,14 @@ import json
 import pytest
 from PIL import Image
 
-from data import DataError, is_labelled, join_sets, open_dataset, select_classes
+from data import (
+    DataError,
+    is_labelled,
+    join_sets,
+    list_splits,
+    open_dataset,
+    select_classes,
+)
 
 
 def photo(path, size=(100, 80)):
@@ -338,3 +345,76 @@ def test_bad_yolo_folders(yolo):
     (yolo / "labels" / "val").rmdir()
     (yolo / "classes.txt").write_text("a\nb\n")
     assert "expected the labels of" in refusal(yolo)
+
+
+def test_cvats_yolo(tmp_path):
+    """As CVAT exports "YOLO 1.1": labels beside photographs, lists that begin with data/."""
+    photo(tmp_path / "obj_train_data" / "deep" / "a.jpg")
+    photo(tmp_path / "obj_train_data" / "b.jpg")
+    (tmp_path / "obj_train_data" / "deep" / "a.txt").write_text("1 0.5 0.5 0.2 0.5\n")
+    (tmp_path / "obj_train_data" / "b.txt").write_text("")
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    data = "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"
+    (tmp_path / "obj.data").write_text(data)
+    (tmp_path / "train.txt").write_text(
+        "data/obj_train_data/deep/a.jpg\ndata/obj_train_data/b.jpg\n"
+    )
+    for split in ("train", "trainval"):
+        dataset = open_dataset(tmp_path, split)
+        assert dataset.classes == ("cat", "dog") and not dataset.faults
+        assert [len(one.labels) for one in dataset] == [1, 0]
+    assert dataset.photographs[0].labels.boxes.tolist() == [[40, 20, 60, 60]]
+    assert list_splits(tmp_path) == ["train", "trainval"]
+
+
+def test_cvats_coco(tmp_path):
+    """As CVAT's "COCO 1.0" export lies."""
+    photo(tmp_path / "images" / "default" / "a.jpg")
+    box = {"bbox": [10.5, 20, 30, 40], "segmentation": [], "area": 1200.0, "iscrowd": 0}
+    content = {
+        "licenses": [{"name": "", "id": 0, "url": ""}],
+        "info": {"contributor": "", "date_created": ""},
+        "categories": [{"id": 1, "name": "cat", "supercategory": ""}],
+        "images": [{"id": 1, "width": 100, "height": 80, "file_name": "a.jpg", "license": 0}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "attributes": {"occluded": False}, **box}
+        ],
+    }
+    path = tmp_path / "annotations" / "instances_default.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    (photograph,) = open_dataset(path, "trainval", strict=True)
+    assert photograph.labels.boxes.tolist() == [[10.5, 20, 40.5, 60]]
+
+
+def test_label_studios_coco_and_yolo(tmp_path):
+    """As its exports lie: ids from 0, photographs in images, names with a prefix."""
+    photo(tmp_path / "images" / "3f2a-a.jpg")
+    content = {
+        "images": [{"width": 100, "height": 80, "id": 0, "file_name": "images/3f2a-a.jpg"}],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+        "annotations": [
+            {
+                "id": 0,
+                "image_id": 0,
+                "category_id": 1,
+                "segmentation": [],
+                "bbox": [10.0, 20.0, 30.0, 40.0],
+                "ignore": 0,
+                "iscrowd": 0,
+                "area": 1200.0,
+            }
+        ],
+        "info": {"year": 2026, "version": "1.0", "contributor": "Label Studio"},
+    }
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    dataset = open_dataset(tmp_path / "result.json", "trainval", strict=True)
+    assert dataset.photographs[0].labels.boxes.tolist() == [[10, 20, 40, 60]]
+    assert dataset.photographs[0].labels.classes.tolist() == [1]
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "3f2a-a.txt").write_text("1 0.25 0.5 0.3 0.5\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "notes.json").write_text('{"categories": []}')
+    dataset = open_dataset(tmp_path, "trainval", strict=True)
+    assert dataset.split == "all"
+    assert dataset.photographs[0].labels.boxes.round(4).tolist() == [[10, 20, 40, 60]]

@@ -251,6 +251,16 @@ def test_splits(voc):
     assert "holds none" in refusal(voc)
 
 
+def test_cvats_only_split_is_taken_whatever_is_asked(voc):
+    main = voc / "ImageSets" / "Main"
+    (main / "train.txt").rename(main / "default.txt")
+    for split in ("trainval", "test"):
+        dataset = open_dataset(voc, split, strict=True)
+        assert dataset.split == "default" and len(dataset) == 1
+    (main / "val.txt").write_text("one\n")
+    assert "there are: default, val" in refusal(voc, "trainval")
+
+
 def test_missing_files_are_named(voc):
     add_photograph(voc, "two")
     (voc / "Annotations" / "two.xml").unlink()
