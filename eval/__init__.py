@@ -1,6 +1,6 @@
 """Average precision as PASCAL VOC and COCO count it, and the files both exchange."""
 
-from eval.calibration import Platt, fit_platt
+from eval.calibration import ScoreOdds, find_log_odds, fit_odds
 from eval.coco import evaluate_coco
 from eval.curves import plot_curves
 from eval.detections import Detection, Detections, EvalError, Truths
@@ -26,7 +26,7 @@ __all__ = [
     "Detections",
     "ErrorAnalysis",
     "EvalError",
-    "Platt",
+    "ScoreOdds",
     "ToldDetections",
     "Truths",
     "VocResult",
@@ -36,7 +36,8 @@ __all__ = [
     "evaluate_coco",
     "evaluate_voc",
     "find_best_score",
-    "fit_platt",
+    "find_log_odds",
+    "fit_odds",
     "plot_curves",
     "read_coco_results",
     "read_comp",

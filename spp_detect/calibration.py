@@ -1,4 +1,4 @@
-"""Probabilities for the scores of SVMs."""
+"""Probabilities for scores."""
 
 from __future__ import annotations
 
@@ -7,44 +7,41 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from eval import Detections, Platt
+from eval import Detections, ScoreOdds, find_log_odds
 
 
 class Calibration(nn.Module):
-    """The logarithm of the odds that a detection is right, a line in its score for each class.
+    """The logarithm of the odds that a detection is right, by its score.
 
     Parameters
     ----------
-    slope, intercept : float32 (C,)
-        Log-odds = slope · score + intercept.
+    odds : float64 (4,)
+        The numbers of an `eval.ScoreOdds`.
     """
 
-    slope: torch.Tensor
-    intercept: torch.Tensor
+    odds: torch.Tensor
 
-    def __init__(self, slope: torch.Tensor, intercept: torch.Tensor) -> None:
+    def __init__(self, odds: torch.Tensor) -> None:
         super().__init__()
-        self.register_buffer("slope", slope)
-        self.register_buffer("intercept", intercept)
+        self.register_buffer("odds", odds.double())
 
     @classmethod
-    def of(cls, platt: Platt) -> Calibration:
+    def of(cls, odds: ScoreOdds) -> Calibration:
         """Make one of what was fitted."""
-        slope, intercept = (torch.from_numpy(one).float() for one in platt)
-        return cls(slope, intercept)
+        return cls(torch.tensor(odds, dtype=torch.float64))
 
     @classmethod
-    def identity(cls, classes: int) -> Calibration:
+    def identity(cls) -> Calibration:
         """Make that of scores which are log-odds already."""
-        return cls(torch.ones(classes), torch.zeros(classes))
+        return cls.of(ScoreOdds(0.0, 1.0, 0.0, 0.0))
 
     def find_log_odds(self, scores: torch.Tensor) -> torch.Tensor:
-        """Turn scores of windows, float (N, C), into log-odds."""
-        return scores * self.slope + self.intercept
+        """Turn scores of windows, float32 (N, C), into log-odds; minus infinity stays."""
+        intercept, slope, bend, knot = self.odds.tolist()
+        return intercept + slope * scores + bend * (scores - knot).clamp(min=0)
 
     def find_probabilities(self, found: Detections) -> NDArray[np.float32]:
         """Find how likely it is that each detection is right: float32 (N,)."""
-        slope, intercept = (one.float().cpu().numpy() for one in (self.slope, self.intercept))
-        odds = found.scores * slope[found.labels] + intercept[found.labels]
+        odds = find_log_odds(found.scores.astype(float), ScoreOdds(*self.odds.tolist()))
         probabilities: NDArray[np.float32] = (1 / (1 + np.exp(-odds))).astype(np.float32)
         return probabilities

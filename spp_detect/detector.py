@@ -313,7 +313,7 @@ class Detector(PhotoDetector):
         self.first = first.to(extractor.device) if first is not None else None
         self.training = training or TrainingConfig()
         if heads.is_softmax:
-            calibration = Calibration.identity(len(classes))
+            calibration = Calibration.identity()
         self.calibration = calibration.to(extractor.device) if calibration is not None else None
         self.proposal_settings = make_proposal_settings(config)
 
@@ -360,7 +360,7 @@ class Detector(PhotoDetector):
         softmax = config.scores == "softmax"
         heads = Heads.empty(len(classes), extractor.length, described, softmax=softmax)
         first = FirstStage.empty(len(classes), extractor.length) if config.promising else None
-        known = Calibration.identity(len(classes)) if description.calibrated else None
+        known = Calibration.identity() if description.calibrated else None
         detector = cls(config, classes, extractor, heads, fc, first, description.training, known)
         if description.public_trunk:
             detector._load_packed(folder, weights or description.public_trunk)

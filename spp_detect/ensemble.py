@@ -48,7 +48,7 @@ class CombinedDetector(PhotoDetector):
         self.members: tuple[Detector, ...] = tuple(members)
         self.classes = first.classes
         known = all(member.calibration is not None for member in members)
-        self.calibration = Calibration.identity(len(first.classes)) if known else None
+        self.calibration = Calibration.identity() if known else None
         self.changed = changed or {}
         self.config = change_test_time(first.config, (LOG_ODDS if known else {}) | self.changed)
         self.proposal_settings = first.proposal_settings

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from data import DEFAULT_MAX_SIDE, LabelledSet, Labels, Photograph, photo_size
-from spp_detect.calibration import Calibration
 from spp_detect.config import RunConfig
 from spp_detect.detector import Detector
 from spp_detect.heads import Heads
@@ -58,11 +57,11 @@ def add_class(
     config = RunConfig(replace(detector.config, promising=0, fc_rank=0), training)
     run = TrainingRun(work, dataset, config, detector.extractor.backbone, resources)
     run.fc_layers = detector.fc
-    heads, calibration = run.train_heads()
+    heads = run.train_heads()
     return detector.with_heads(
         (*detector.classes, name),
         _join(detector.heads, heads),
-        _join_calibrations(detector.calibration, calibration),
+        detector.calibration,  # one for all classes
     )
 
 
@@ -87,9 +86,8 @@ def remove_class(detector: Detector, name: str) -> Detector:
             for one in (detector.heads.regression_coef, detector.heads.regression_intercept)
         ),
     )
-    known = detector.calibration
-    calibration = known and Calibration(known.slope[kept], known.intercept[kept])
-    return detector.with_heads(tuple(detector.classes[c] for c in kept), heads, calibration)
+    classes = tuple(detector.classes[c] for c in kept)
+    return detector.with_heads(classes, heads, detector.calibration)
 
 
 def add_negatives(
@@ -117,14 +115,3 @@ def _join(ours: Heads, new: Heads) -> Heads:
     """Join heads: the classes of both."""
     pairs = zip(ours.buffers(), new.buffers(), strict=True)
     return Heads(*(torch.cat([one, other.to(one.device)]) for one, other in pairs))
-
-
-def _join_calibrations(ours: Calibration | None, new: Calibration | None) -> Calibration | None:
-    """Join calibrations; none where either is missing: then not all classes are known."""
-    if ours is None or new is None:
-        return None
-    device = ours.slope.device
-    return Calibration(
-        torch.cat([ours.slope, new.slope.to(device)]),
-        torch.cat([ours.intercept, new.intercept.to(device)]),
-    )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
 from data import LabelledSet, read_photo
-from eval import EvalError, evaluate_voc, fit_platt
+from eval import EvalError, evaluate_voc, fit_odds
 from spp_detect.calibration import Calibration
 from spp_detect.detector import Detector
 from spp_detect.evaluation import collect_truths
@@ -71,18 +70,15 @@ class Calibrate(Stage[Calibration | None]):
             found.append(detector.detect(photo, windows))
         every = collect_truths(self.dataset)
         truths = [every[i] for i in self.held_out]
-        tensors = {}
+        tensors = {"photographs": torch.tensor([len(self.held_out)])}
         try:
-            platt = fit_platt(evaluate_voc(found, truths, self.dataset.classes))
-            tensors = {"slope": platt.slope, "intercept": platt.intercept}
+            odds = fit_odds(evaluate_voc(found, truths, self.dataset.classes))
+            tensors["odds"] = torch.tensor(odds, dtype=torch.float64)
         except EvalError:
             pass  # told by the model, which has no probabilities
-        tensors["photographs"] = np.array([len(self.held_out)])
-        write_tensors(self.leaves[0], {k: torch.from_numpy(v) for k, v in tensors.items()})
+        write_tensors(self.leaves[0], tensors)
 
     def load(self) -> Calibration | None:
         """Read what was fitted; None where there were too few detections."""
         tensors = load_file(self.leaves[0])
-        if "slope" not in tensors:
-            return None
-        return Calibration(tensors["slope"].float(), tensors["intercept"].float())
+        return Calibration(tensors["odds"]) if "odds" in tensors else None

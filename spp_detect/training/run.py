@@ -169,12 +169,12 @@ class TrainingRun:
             return None
         return self.last.make_heads()
 
-    def _train_heads(self, cache: FeatureCache) -> Heads:
-        """Do the stages of SVMs and ridge regression."""
+    def _train_heads(self, cache: FeatureCache, *, calibrate: bool = True) -> Heads:
+        """Do the stages of SVMs, ridge regression and, if asked for, calibration."""
         self._do(FillCache(cache))
         fc = self._cut_fc()
         work, config = self.work, self.config
-        held_out = self._hold_out()
+        held_out = self._hold_out() if calibrate else []
         scales = self._do(MeasureScales(work, self.order, cache, fc, config))
         svms = self._do(
             TrainSvms(
@@ -216,18 +216,10 @@ class TrainingRun:
             calibration=self.calibration,
         )
 
-    def train_heads(self) -> tuple[Heads, Calibration | None]:
-        """Do the stages that lead to SVMs and regressors, on fc layers as they are.
-
-        Returns
-        -------
-        Heads
-            Of the set's classes.
-        Calibration or None
-            What their scores mean, where that is known.
-        """
+    def train_heads(self) -> Heads:
+        """Do the stages that lead to SVMs and regressors, on fc layers as they are."""
         self.begin()
-        return self._train_heads(self.open_cache(self.propose())), self.calibration
+        return self._train_heads(self.open_cache(self.propose()), calibrate=False)
 
     def begin(self) -> None:
         """Write down what the run is made of, or check that an earlier start was of the same."""

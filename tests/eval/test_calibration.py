@@ -1,10 +1,10 @@
-"""Platt's curve: against a minimiser of its own, and what it says of counted detections."""
+"""What scores mean: against a minimiser of its own, and what it says of counted detections."""
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from eval import Curve, EvalError, VocResult, fit_platt
+from eval import Curve, EvalError, ScoreOdds, VocResult, find_log_odds, fit_odds
 
 
 def make_result(**classes):
@@ -33,40 +33,45 @@ def test_a_curve_knows_its_hits():
     assert empty.hits.dtype == bool and len(empty.hits) == 0
 
 
-def test_the_curve_is_the_likeliest():
+def test_the_line_is_the_likeliest():
     scores, hits = draw(3000, 3.0, -2.0, 1)
-    platt = fit_platt(make_result(cat=(scores, hits)))
-    right, wrong = hits.sum(), (~hits).sum()
-    target = np.where(hits, (right + 1) / (right + 2), 1 / (wrong + 2))
+    odds = fit_odds(make_result(cat=(scores, hits)))
 
     def loss(line):
-        odds = line[0] * scores + line[1]
-        return (np.logaddexp(0, odds) - target * odds).sum()
+        own = line[0] + line[1] * scores + line[2] * np.maximum(scores - odds.knot, 0)
+        return (np.logaddexp(0, own) - hits * own).sum()
 
-    own = minimize(loss, [1.0, 0.0], tol=1e-10).x
-    np.testing.assert_allclose([platt.slope[0], platt.intercept[0]], own, atol=2e-3)
-    assert abs(platt.slope[0] - 3) < 0.4 and abs(platt.intercept[0] + 2) < 0.3
+    own = minimize(loss, [0.0, 1.0, 0.0], tol=1e-10).x
+    np.testing.assert_allclose([odds.intercept, odds.slope, odds.bend], own, atol=5e-3)
 
 
-def test_half_of_what_is_called_as_likely_as_not_is_right():
-    scores, hits = draw(20_000, 2.5, -1.0, 2)
-    platt = fit_platt(make_result(cat=(scores, hits)))
-    likely = 1 / (1 + np.exp(-(platt.slope[0] * scores + platt.intercept[0])))
-    for middle in (0.2, 0.5, 0.8):
+@pytest.mark.parametrize("bend", [-4.0, 0.0, 3.0])
+def test_what_is_called_as_likely_as_not_is_right_as_often(bend):
+    """Of a line that bends, drawn and fitted on a half, and counted on the other."""
+    random = np.random.default_rng(2)
+    scores = random.normal(-0.5, 1, 200_000)
+    log_odds = find_log_odds(scores, ScoreOdds(2.0, 5.0, bend, -0.3))
+    hits = random.random(len(scores)) < 1 / (1 + np.exp(-log_odds))
+    half = np.arange(len(scores)) % 2 == 0
+    odds = fit_odds(make_result(cat=(scores[half], hits[half])))
+    likely = 1 / (1 + np.exp(-find_log_odds(scores[~half], odds)))
+    for middle in (0.1, 0.3, 0.5, 0.7, 0.9):
         near = np.abs(likely - middle) < 0.05
-        assert abs(hits[near].mean() - middle) < 0.05
+        assert near.sum() > 300
+        assert abs(hits[~half][near].mean() - middle) < 0.06
+    grid = find_log_odds(np.linspace(-5, 5, 1001), odds)
+    assert (np.diff(grid) > 0).all()
 
 
-def test_a_rare_or_odd_class_gets_the_curve_of_all():
-    common = draw(2000, 2.0, 0.0, 3)
-    rare = draw(30, 9.0, 3.0, 4)
-    falling = draw(200, -3.0, 0.0, 5)
-    platt = fit_platt(make_result(cat=common, owl=rare, gnu=falling))
-    assert platt.slope[1] == platt.slope[2] != platt.slope[0]
-    assert platt.intercept[1] == platt.intercept[2]
-    assert (platt.slope > 0).all()
+def test_classes_are_fitted_together():
+    one, other = draw(2000, 2.0, 0.0, 3), draw(500, 2.0, 0.0, 4)
+    both = tuple(np.concatenate(pair) for pair in zip(one, other, strict=True))
+    apart, joined = fit_odds(make_result(cat=one, owl=other)), fit_odds(make_result(cat=both))
+    np.testing.assert_allclose(apart, joined, rtol=1e-6)
 
 
-def test_too_few_are_refused():
+def test_too_few_are_refused_and_what_does_not_rise():
     with pytest.raises(EvalError, match="too few"):
-        fit_platt(make_result(cat=draw(20, 1.0, 0.0, 0)))
+        fit_odds(make_result(cat=draw(20, 1.0, 0.0, 0)))
+    with pytest.raises(EvalError, match="no higher"):
+        fit_odds(make_result(gnu=draw(2000, -3.0, 0.0, 5)))
