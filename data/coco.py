@@ -60,7 +60,7 @@ def read_coco(
         names = {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])}
         files = {int(image["id"]): str(image["file_name"]) for image in images}
         notes = [(int(a["image_id"]), a) for a in annotations]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise problem(path, f"entry without a usable {error}; expected COCO instances") from error
     if len(files) < len(images) or len(names) < len(categories):
         raise problem(path, "an image or category id stands twice; expected unique ids")
@@ -131,7 +131,7 @@ def _read_object(
         faults.tell(problem(path, told), NOT_DIFFICULT)
     try:
         x, y, box_width, box_height = (float(value) for value in note["bbox"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise problem(path, f"{given}; expected x, y, width, height") from error
     box = order_corners(path, given, (x, y, x + box_width, y + box_height), faults)
     return LabelledObject(names[category], clip_box(path, given, box, size, faults), crowd == 1)

@@ -24,7 +24,7 @@ from data.labels import (
     order_corners,
 )
 from data.photo import PHOTO_SUFFIXES, photo_size
-from data.splits import SPLITS
+from data.splits import SPLITS, UNSPLIT
 
 ONLY = "default"
 _CLASS_MARK = re.compile(r"\s+(-1|0|1)$")
@@ -70,7 +70,8 @@ def read_voc(
     root : pathlib.Path
         Holds Annotations, JPEGImages and ImageSets.
     split : str
-        The split's name. Where "default" is the only one, as in CVAT's exports, it is that.
+        The split's name. Where "default" is the only one, as in CVAT's exports, the set is read
+        whole, as "all".
     classes : sequence of str or None
         Class names, whose order is kept; None takes the names found in the
         split, sorted, as VOC's own are.
@@ -89,8 +90,8 @@ def read_voc(
     DataError
         A file is missing or broken, or holds what cannot be; see `open_dataset`.
     """
-    if list_voc_splits(root) == [ONLY]:
-        split = ONLY
+    unsplit = list_voc_splits(root) == [ONLY]
+    split = ONLY if unsplit else split
     files = _index_photographs(root / "JPEGImages")
     reads = (
         partial(_read_record, root, files, name, split, max_side, faults)
@@ -102,13 +103,15 @@ def read_voc(
         origin = str(_split_file(root, split))
     else:
         origin = "classes"
-    return build_set(root, split, check_classes(origin, classes), records)
+    name = UNSPLIT if unsplit else split
+    return build_set(root, name, check_classes(origin, classes), records)
 
 
 def list_voc_splits(root: Path) -> list[str]:
     """List the splits of a VOC folder, without the lists of single classes."""
     names = sorted(path.stem for path in _split_file(root, "any").parent.glob("*.txt"))
-    return [name for name in names if name.rpartition("_")[2] not in SPLITS or "_" not in name]
+    known = (*SPLITS, ONLY)
+    return [name for name in names if name.rpartition("_")[2] not in known or "_" not in name]
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from data.folder import find_photographs
 from data.labels import check_classes
 from data.splits import ALIASES, PARTS, SPLITS
 
+ABSENT = (None, "", "~", "null", "Null", "NULL")  # YAML's words for nothing, which are read as text
 YAML_SUFFIXES = (".yaml", ".yml")
 DARKNET = "obj.names"
 DARKNET_SPLITS = {"valid": "val"}  # what it calls them
@@ -59,15 +60,27 @@ class Description:
             return find_photographs(found)
         folders = (found.parent, *self.folders)
         lines = read_text(found, "a list of photographs").splitlines()
-        return [self._find(line.strip(), folders) for line in lines if line.strip()]
+        # A photograph that is missing is told where it is read.
+        return [
+            self._seek(line.strip(), folders) or folders[0] / line.strip()
+            for line in lines
+            if line.strip()
+        ]
 
     def _find(self, place: str, folders: Sequence[Path]) -> Path:
+        found = self._seek(place, folders)
+        if found is None:
+            told = f"names {place}, which is not there; expected it in {folders[0]}"
+            raise problem(self.path, told)
+        return found
+
+    def _seek(self, place: str, folders: Sequence[Path]) -> Path | None:
         # Roboflow writes ../train/images of a folder beside the file, CVAT data/ of its own folder.
         for folder in folders:
             for path in (folder / place.removeprefix(start) for start in ("", "../", "data/")):
                 if path.exists():
                     return path
-        raise problem(self.path, f"names {place}, which is not there; expected it in {folders[0]}")
+        return None
 
 
 def find_description(root: Path) -> Path | None:
@@ -145,7 +158,7 @@ def _read_names(path: Path, names: Any) -> tuple[str, ...]:
 
 
 def _read_places(path: Path, key: str, value: Any) -> list[str]:
-    places = value if isinstance(value, list) else [value] if value else []
+    places = value if isinstance(value, list) else [value] if value not in ABSENT else []
     if not all(isinstance(place, str) and place for place in places):
         raise problem(path, f"{key}: expected a path or a list of them")
     return places

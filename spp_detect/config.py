@@ -1,4 +1,4 @@
-"""Every constant of the method, named, with the presets `paper` and `release`."""
+"""Every constant of the method, named, with the presets `paper`, `release` and `fast-rcnn`."""
 
 from __future__ import annotations
 
@@ -387,7 +387,7 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     Parameters
     ----------
     preset : str
-        "default", "paper" or "release".
+        "default", "paper", "release" or "fast-rcnn".
     **changes : Any
         Fields of a Config whose values are not to be the preset's.
 

@@ -22,6 +22,7 @@ from data import (
     open_dataset,
     photo_size,
 )
+from data.faults import LEFT_OUT
 from eval import Detections
 from proposals import ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
@@ -33,7 +34,7 @@ from spp_detect.provenance import find_commit, find_version, record_run
 from spp_detect.report.exports import write_line
 from spp_detect.report.folder import FolderReport, ReportError, leave_out_reports
 from spp_detect.report.journal import NAME as JOURNAL
-from spp_detect.report.journal import Journal
+from spp_detect.report.journal import Journal, find_stamp
 from spp_detect.report.names import make_readable, name_below
 from spp_detect.threads import get_threads
 
@@ -144,7 +145,9 @@ def _detect_missing(
 ) -> Iterator[tuple[Path, Detections | DataError]]:
     """Take what the journal has, and detect in the other photographs, in their order."""
     names = {path: name_below(path, folder) for path in paths}
-    known = {path: journal.find(names[path], path) for path in paths}
+    # As the files are now, before they are read: one that changes meanwhile is done again.
+    stamps = {path: find_stamp(path) for path in paths}
+    known = {path: journal.find(names[path], stamps[path]) for path in paths}
     missing = [path for path in paths if known[path] is None]
     detected = detector.detect_paths(missing, max_side)
     for path in paths:
@@ -152,7 +155,7 @@ def _detect_missing(
         if found is None:
             _, found = next(detected)
             if not isinstance(found, DataError):
-                journal.add(names[path], path, found)
+                journal.add(names[path], stamps[path], found)
         yield path, found
 
 
@@ -181,13 +184,15 @@ def stream_folder(
     failed = 0
     for path, found in detector.detect_paths(paths, max_side):
         name = name_below(path, folder)
-        if isinstance(found, DataError):
-            failed += 1
-            line = json.dumps({"photograph": name, "error": make_readable(str(found))})
-        else:
+        try:
+            if isinstance(found, DataError):
+                raise found
             shown = found[found.scores >= min_score]
             likely = _find_probabilities(detector, shown)
             line = write_line(name, photo_size(path, max_side), shown, detector.classes, likely)
+        except DataError as error:
+            failed += 1
+            line = json.dumps({"photograph": name, "error": make_readable(str(error))})
         print(line, file=out, flush=True)
     return failed
 
@@ -245,6 +250,9 @@ def propose_folder(
         How many photographs could not be read.
     """
     dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
+    lost = [fault.told for fault in dataset.faults if fault.outcome == LEFT_OUT] if dataset else []
+    for told in lost:
+        logger.warning("skipped: %s", told)
     paths = [p.path for p in dataset] if dataset else find_photographs(folder)
     prepared = prepare_photos(paths, search_windows(settings), max_side)
     windows: dict[Path, NDArray[np.float32]] = {}
@@ -275,7 +283,7 @@ def propose_folder(
         "record": record_run(),
     }
     write_json(out.with_suffix(".json"), numbers)
-    return recall, len(paths) - len(windows)
+    return recall, len(lost) + len(paths) - len(windows)
 
 
 def _tell_passed_over(folder: Path, drawings: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from data import (
     DEFAULT_MAX_SIDE,
+    DataError,
     Fault,
     LabelledSet,
     leave_out_unreadable,
@@ -87,7 +88,9 @@ def inspect_set(
         For what is no labelled set, and for a split of which nothing can be read.
     """
     names = [split] if split is not None else list_splits(path)
-    if {"train", "val"} <= set(names):
+    if not names:
+        raise DataError(f"{path}: has no split; expected lists of photographs in ImageSets/Main")
+    if {"train", "val"} & set(names):
         names = [name for name in names if name != JOINED]
     sets = [
         leave_out_unreadable(open_dataset(path, name, max_side=max_side), max_side, get_threads())

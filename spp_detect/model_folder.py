@@ -115,7 +115,7 @@ def read_description(folder: Path) -> Description:
         # was done before.
         config = config_from_mapping(to_mapping(Config()) | BEFORE | model)
         trained = make_training_config(**to_mapping(TrainingConfig()) | TRAINING_BEFORE | training)
-        classes = tuple(str(name) for name in text["classes"])
+        classes = _check_classes(text["classes"])
         public_trunk = str(text.get("public_trunk", ""))
         calibrated = bool(text.get("calibrated", False))
     except ModelError:
@@ -123,6 +123,15 @@ def read_description(folder: Path) -> Description:
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ConfigError) as error:
         raise ModelError(f"{path}: not a model's description: {error}") from error
     return Description(config, trained, classes, public_trunk, calibrated)
+
+
+def _check_classes(names: Any) -> tuple[str, ...]:
+    """Check that class names are a list of different words; ValueError else."""
+    classes = tuple(names) if isinstance(names, list) else ()
+    sound = all(isinstance(name, str) and name.strip() for name in classes)
+    if not classes or not sound or len(set(classes)) < len(classes):
+        raise ValueError(f"classes {names!r}: expected different names, none blank")
+    return classes
 
 
 def load_tensors(folder: Path, modules: nn.Module) -> None:

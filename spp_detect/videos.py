@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -30,6 +31,8 @@ CODEC = "vp09"  # VP9: what browsers play and OpenCV writes
 FRAMES_A_SECOND = 25.0  # of a video that does not say
 
 Photo = NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
 
 
 class VideoReport(NamedTuple):
@@ -108,9 +111,15 @@ def report_video(
     finally:
         copy.close()
         capture.release()
-        write_text(out / BOXES, _write(rows))
+        if frames:
+            write_text(out / BOXES, _write(rows))
+        else:  # nothing is left that would stand in the way of another try
+            copy.path.unlink(missing_ok=True)
+            out.rmdir()
     if not frames:
         raise DataError(f"{path}: no frame can be read; expected a video")
+    if frames < count:
+        logger.warning("%s: only %d of its %d frames can be read", path, frames, count)
     return VideoReport(frames, len(rows))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from collections import Counter
@@ -27,8 +26,6 @@ from spp_detect.cli.options import (
     trunk_option,
 )
 from spp_detect.ready_models import is_ready
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from data import LabelledSet
@@ -71,25 +68,20 @@ def evaluate(
 
     Several RUNs detect together: NMS over the union of their scored windows.
     """
+    from data import UNSPLIT
     from eval import write_comp
     from spp_detect.cli.opening import open_checked
     from spp_detect.ensemble import load_detector
     from spp_detect.evaluation import detect_dataset, find_errors, measure, write_page
     from spp_detect.report.terminal import show_errors, show_result
-    from spp_detect.trained_on import count_seen, find_held_out
+    from spp_detect.trained_on import find_held_out, warn_of_seen
 
     models = join_models(runs, ready)
     detector = load_detector(models, device, weights).change(**changes)
     dataset = open_checked(data, split, detector.classes, max_side, strict=strict)
-    dataset = find_held_out(dataset, models[0], split)
-    seen = count_seen(dataset, models)
-    if seen:
-        logger.warning(
-            "%s: %d of the %d photographs were trained on: new ones will be harder",
-            data,
-            seen,
-            len(dataset),
-        )
+    if split != UNSPLIT:
+        dataset = find_held_out(dataset, models[0])
+    seen = warn_of_seen(dataset, models)
     start = time.perf_counter()
     source = _find_source(models[0], detector, boxes)
     found = detect_dataset(
@@ -98,7 +90,8 @@ def evaluate(
     seconds = round(time.perf_counter() - start, 1)
     result, numbers = measure(found, dataset)
     errors = find_errors(found, dataset)
-    show_result(result, f"{' + '.join(map(name_model, models))} on {dataset.split}")
+    title = f"{' + '.join(map(name_model, models))} on {dataset.split}"
+    show_result(result, title)
     show_errors(errors)
     if out is not None:
         numbers |= {
@@ -113,7 +106,6 @@ def evaluate(
         _write_result(out, result, numbers, errors)
         names = [photograph.name for photograph in dataset]
         write_comp(out, found, names, dataset.classes, split=dataset.split)
-        title = f"{' + '.join(map(name_model, models))} on {dataset.split}"
         print(write_page(out, dataset, found, (result, numbers, errors), title))
 
 
@@ -177,7 +169,7 @@ def _coco_ids(data: Path, dataset: LabelledSet) -> tuple[list[int | str], list[i
     names = [photograph.name for photograph in dataset]
     if data.suffix.lower() != ".json":
         return [*names], None
-    categories = json.loads(data.read_text(encoding="utf-8"))["categories"]
+    categories = json.loads(data.read_text(encoding="utf-8-sig"))["categories"]
     ids = {str(category["name"]): int(category["id"]) for category in categories}
     return [int(name) for name in names], [ids[name] for name in dataset.classes]
 

@@ -94,10 +94,14 @@ def detect(
         with telling_how_to_go_on("what was found so far stands above"):
             sys.exit(2 if stream_folder(detector, folder, sys.stdout, min_score, max_side) else 0)
     if is_video(folder):
+        if exports or resume:
+            raise click.UsageError("--also and --resume: expected none with a video")
         with telling_how_to_go_on(f"what was found so far is in {out}"):
             video = report_video(detector, folder, out, min_score, max_side, every)
         print(f"{video.frames} frames: {video.detections} detections; {out}")
         return
+    if every != 1:
+        raise click.UsageError("--every: expected with a video")
     told = f"what was found so far is in {out / PAGE}; go on with --resume"
     with telling_how_to_go_on(told):
         report = report_folder(
@@ -137,10 +141,12 @@ def pack(run: Path, out: Path) -> None:
     weights, downloaded or by --weights; other weights are refused.
     """
     from spp_detect.detector import Detector
+    from spp_detect.trained_on import carry_over
     from spp_detect.training.run_folder import check_new
 
     check_new(out)
     Detector.load(run, "cpu").pack(out)
+    carry_over([run], out)
     print(f"{out}: packed, {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
 
 
@@ -182,6 +188,7 @@ def compress(
     from spp_detect.cli.opening import open_checked
     from spp_detect.detector import Detector
     from spp_detect.experiments.cascade_size import choose_count, measure_counts
+    from spp_detect.trained_on import carry_over, warn_of_seen
     from spp_detect.training.run_folder import check_new
 
     check_new(out)
@@ -193,10 +200,12 @@ def compress(
         cascade = detector.cascade(cheap, promising or PROMISING)
         if calibrate is not None and split is not None:
             dataset = open_checked(calibrate, split, detector.classes, max_side)
+            warn_of_seen(dataset, [run, first])
             mean_ap = measure_counts(cascade, dataset, max_side)
             cascade = detector.cascade(cheap, choose_count(mean_ap))
         detector = cascade
     detector.save(out)
+    carry_over([run] if first is None else [run, first], out)
     if calibrate is not None:
         _write_calibration(out, mean_ap, detector, dataset)
     print(f"{out}: a faster model of {run}")

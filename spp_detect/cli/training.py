@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""Commands that train: a model, a class more, a class less."""
 
 from __future__ import annotations
 
@@ -139,9 +139,9 @@ def train(
     paths = data or [Path(one) for one in asked.data]
     sets = [open_checked(one, asked.split, classes, max_side, strict=strict) for one in paths]
     dataset = join_sets(sets)
-    parts = None
+    held_out = None
     if asked.split != UNSPLIT and all(one.split == UNSPLIT for one in sets):
-        dataset, parts = hold_out(dataset, out, asked.settings.get("seed", 0))
+        dataset, held_out = hold_out(dataset, out, asked.settings.get("seed", 0))
     if classes is None and not strict:
         dataset = leave_out_without_positives(dataset)
     run = assemble_run(out, dataset, asked, resources)
@@ -149,9 +149,10 @@ def train(
         run.begin()  # refuses another set or other constants than it was trained with
         print(f"{out}: trained already")
         return
-    if parts is not None:
-        save_split(parts, out)
     with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
+        run.begin()  # refuses what does not go on with an earlier start, before anything is written
+        if held_out is not None:
+            save_split(held_out, out)
         run.train()
     print(f"{out}: trained on {len(dataset)} photographs")
 
@@ -192,6 +193,7 @@ def add_class(
     from spp_detect.detector import Detector
     from spp_detect.features import choose_device
     from spp_detect.lock import lock_folder
+    from spp_detect.trained_on import carry_over
     from spp_detect.training import added_class
     from spp_detect.training.feature_cache import Resources
     from spp_detect.training.run_folder import check_new
@@ -200,6 +202,7 @@ def add_class(
     if not stages.is_dir():
         check_new(out)
     detector = Detector.load(run, device, weights)
+    added_class.check_addable(detector, name)
     dataset = select_classes(open_checked(data, split, None, max_side), [name])
     if negatives is not None:
         paths = find_photographs(negatives)
@@ -207,6 +210,7 @@ def add_class(
     resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
     with telling_how_to_go_on("go on with the same command"), lock_folder(stages):
         added_class.add_class(detector, dataset, stages, resources).save(out)
+    carry_over([run], out, dataset)
     shutil.rmtree(stages)
     print(f"{out}: {run} and {name}, from {len(dataset)} photographs")
 
@@ -220,9 +224,11 @@ def add_class(
 def remove_class(run: Path, name: str, out: Path, weights: str | None) -> None:
     """Make a model of RUN without one of its classes; the others stay."""
     from spp_detect.detector import Detector
+    from spp_detect.trained_on import carry_over
     from spp_detect.training import added_class
     from spp_detect.training.run_folder import check_new
 
     check_new(out)
     added_class.remove_class(Detector.load(run, "cpu", weights), name).save(out)
+    carry_over([run], out)
     print(f"{out}: {run} without {name}")

@@ -197,6 +197,7 @@ class TableMaker:
                 passes=1,
                 extractor="rcnn" if rcnn else "spp",
                 feature=model.removeprefix("ft"),
+                scores="svm",
             ),
             dataclasses.replace(
                 plan.config.training,

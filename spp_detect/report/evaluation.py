@@ -134,16 +134,16 @@ def choose_boxes(
     found: Sequence[Detections], truths: Sequence[Truths], told: ToldDetections
 ) -> dict[str, list[Shown]]:
     """Choose the surest detections of each kind, and the largest boxes that were missed."""
-    every = [
-        (told.kinds[i][row], Shown(i, one.boxes[row], int(one.labels[row]), float(one.scores[row])))
-        for i, one in enumerate(found)
-        for row in range(len(one))
-    ]
-    every.sort(key=lambda pair: -pair[1].score)
-    chosen = {
-        name: [shown for own, shown in every if own == kind][:EACH]
-        for kind, name in enumerate(KINDS)
-    }
+    photographs = np.repeat(np.arange(len(found)), [len(one) for one in found])
+    rows = np.concatenate([np.arange(len(one)) for one in found])
+    scores = np.concatenate([one.scores for one in found])
+    kinds = np.concatenate(told.kinds)
+    chosen = {}
+    for kind, name in enumerate(KINDS):
+        own = np.flatnonzero(kinds == kind)
+        best = own[np.argsort(-scores[own], kind="stable")[:EACH]]
+        pairs = zip(photographs[best].tolist(), rows[best].tolist(), strict=True)
+        chosen[name] = [Shown(i, *_pick(found[i], row)) for i, row in pairs]
     missed = [
         Shown(i, truth.boxes[row], int(truth.labels[row]), math.nan)
         for i, truth in enumerate(truths)
@@ -153,12 +153,17 @@ def choose_boxes(
     return chosen | {"missed": missed[:EACH]}
 
 
+def _pick(found: Detections, row: int) -> tuple[NDArray[np.floating], int, float]:
+    one = found[row]
+    return one.box, one.label, one.score
+
+
 def _draw(out: Path, kind: str, shown: Sequence[Shown], dataset: LabelledSet) -> Iterator[Figure]:
     """Draw boxes, each on its photograph."""
     for i, one in enumerate(shown):
         photograph = dataset.photographs[one.photograph]
         try:
-            photo = read_photo(photograph.path)
+            photo = read_photo(photograph.path, max(photograph.width, photograph.height))
         except DataError:  # gone since it was detected in
             continue
         score = 0.0 if math.isnan(one.score) else one.score

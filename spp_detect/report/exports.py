@@ -72,6 +72,7 @@ class Export(ABC):
     def claim(self, name: str) -> Path:
         """Find the place of a file, which stays."""
         path = self.folder / make_safe(name)
+        assert ".." not in path.relative_to(self.folder).parts
         self.written.add(path)
         return path
 
@@ -133,7 +134,7 @@ class Crops(Export):
             x1, y1 = np.floor(box[:2]).astype(int).tolist()
             x2, y2 = np.ceil(box[2:]).astype(int).tolist()
             if x2 > x1 and y2 > y1:
-                place = f"{quote(self.classes[label], safe=' ')}/{found.name}-{i}.jpg"
+                place = f"{name_folder(self.classes[label])}/{found.name}-{i}.jpg"
                 save_image(image.crop((x1, y1, x2, y2)), self.claim(place))
 
 
@@ -207,6 +208,12 @@ class CompFiles(Export):
         paths = write_comp(self.folder, self.detections, self.names, self.classes, split="all")
         self.written.update(paths)
         super().finish()
+
+
+def name_folder(name: str) -> str:
+    """Name a folder after a class, whatever it is called: in an address's way, and never empty."""
+    quoted = quote(name, safe=" ")
+    return quoted if quoted.strip(". ") else quoted.replace(".", "%2E") + "_"
 
 
 def write_line(

@@ -40,28 +40,30 @@ class Journal:
         """Read what an earlier run found; say why not where that was another, or there was none."""
         if not self.path.is_file():
             return "there is no earlier run there to go on with"
-        first, *lines = self.path.read_text(encoding="utf-8").split("\n")
-        if json.loads(first or "{}") != self.identity:
-            return "the earlier run was of another model or other settings"
+        first, *lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         whole = lines[:-1]  # after the last line break there is nothing, or a line cut off
-        for line in whole:
-            entry = json.loads(line)
-            boxes = np.array(entry["boxes"], np.float32).reshape(-1, 4)
-            scores, labels = np.array(entry["scores"], np.float32), np.array(entry["labels"], int)
-            self.known[entry["photograph"]] = entry["stamp"], Detections(boxes, scores, labels)
+        try:
+            if json.loads(first or "{}") != self.identity:
+                return "the earlier run was of another model or other settings"
+            for line in whole:
+                self._take(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            return f"{NAME} is damaged ({error})"
         write_text(self.path, "\n".join([first, *whole]) + "\n")
         return None
 
-    def find(self, name: str, path: Path) -> Detections | None:
-        """Find what was found in a photograph, if it was and its file is still the same."""
-        stamp, found = self.known.get(name, (None, None))
-        return found if stamp is not None and stamp == _stamp(path) else None
+    def _take(self, entry: dict[str, Any]) -> None:
+        boxes = np.array(entry["boxes"], np.float32).reshape(-1, 4)
+        scores, labels = np.array(entry["scores"], np.float32), np.array(entry["labels"], int)
+        self.known[entry["photograph"]] = entry["stamp"], Detections(boxes, scores, labels)
 
-    def add(self, name: str, path: Path, found: Detections) -> None:
-        """Write down what was found in a photograph, unless its file is gone meanwhile."""
-        stamp = _stamp(path)
-        if stamp is None:
-            return
+    def find(self, name: str, stamp: list[int] | None) -> Detections | None:
+        """Find what was found in a photograph, if it was and its file has the same stamp still."""
+        before, found = self.known.get(name, (None, None))
+        return found if before is not None and before == stamp else None
+
+    def add(self, name: str, stamp: list[int] | None, found: Detections) -> None:
+        """Write down what was found in a photograph whose file had a stamp before it was read."""
         entry = {
             "photograph": name,
             "stamp": stamp,
@@ -73,7 +75,7 @@ class Journal:
             file.write(json.dumps(entry) + "\n")
 
 
-def _stamp(path: Path) -> list[int] | None:
+def find_stamp(path: Path) -> list[int] | None:
     """Size and time of a file, by which a change is told; None for one that is gone."""
     try:
         status = path.stat()

@@ -27,11 +27,11 @@ _CAUSES = {
 
 def show_result(result: VocResult, what: str) -> None:
     """Print the average precision of each class in percent, and their mean."""
-    table = Table(title=f"{what}: AP, {result.metric}, IoU ≥ {result.iou}")
+    table = Table(title=f"{escape(what)}: AP, {result.metric}, IoU ≥ {result.iou}")
     table.add_column("class")
     table.add_column("AP %", justify="right")
     for name in result.classes:
-        table.add_row(name, _percent(result.ap[name]))
+        table.add_row(escape(name), _percent(result.ap[name]))
     table.add_section()
     table.add_row("mean", _percent(result.mean_ap), style="bold")
     Console().print(table)
@@ -72,7 +72,9 @@ def _seconds_each(measured: dict[str, Any]) -> str:
 def show_inspection(found: Inspection, what: str) -> None:
     """Print what a labelled set holds, and line by line what is wrong with it."""
     for split, classes in found.classes.items():
-        table = Table(title=f"{what}: {split}, {found.photographs[split]} photographs")
+        table = Table(
+            title=f"{escape(what)}: {escape(split)}, {found.photographs[split]} photographs"
+        )
         table.add_column("class")
         for heading in ("boxes", "difficult", "photographs", "median side"):
             table.add_column(heading, justify="right")
@@ -97,7 +99,7 @@ def _summarise(found: Inspection) -> str:
 
 def show_recall(recall: Recall, what: str) -> None:
     """Print the recall of proposed windows in percent."""
-    table = Table(title=f"{what}: recall %")
+    table = Table(title=f"{escape(what)}: recall %")
     for heading in ("IoU 0.5", "IoU 0.7", "average", "windows"):
         table.add_column(heading, justify="right")
     shares = (recall.at_50, recall.at_70, recall.average)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import DEFAULT_MAX_SIDE, LabelledSet, Labels, Photograph, photo_size
+from data import DEFAULT_MAX_SIDE, DataError, LabelledSet, Labels, Photograph, read_photo
 from spp_detect.config import RunConfig
 from spp_detect.detector import Detector
 from spp_detect.heads import Heads
 from spp_detect.model_folder import ModelError
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import TrainingRun, check_positives
+
+logger = logging.getLogger(__name__)
 
 
 def add_class(
@@ -42,27 +45,35 @@ def add_class(
     Raises
     ------
     ModelError
-        For a class that the detector has, and for a softmax, whose classes learn together.
+        As of `check_addable`.
     TrainingError
         For a set without a box to learn from.
     """
     (name,) = dataset.classes
-    if name in detector.classes:
-        raise ModelError(f"class {name!r}: the model has it; expected another")
-    if detector.heads.is_softmax:
-        raise ModelError("a softmax's classes learn together; expected a model with SVMs")
+    check_addable(detector, name)
     check_positives(dataset)
     # Of how the detector was trained only what its SVMs and regressors were holds here.
     training = replace(detector.training, finetune_iterations=0, train_from="")
     config = RunConfig(replace(detector.config, promising=0, fc_rank=0), training)
     run = TrainingRun(work, dataset, config, detector.extractor.backbone, resources)
     run.fc_layers = detector.fc
+    run.based_on = detector.identify()["weights"]
     heads = run.train_heads()
     return detector.with_heads(
         (*detector.classes, name),
         _join(detector.heads, heads),
         detector.calibration,  # one for all classes
     )
+
+
+def check_addable(detector: Detector, name: str) -> None:
+    """Raise ModelError for a class that the detector has, a softmax, and a cascade."""
+    if name in detector.classes:
+        raise ModelError(f"class {name!r}: the model has it; expected another")
+    if detector.heads.is_softmax:
+        raise ModelError("a softmax's classes learn together; expected a model with SVMs")
+    if detector.first is not None:
+        raise ModelError("a cascade: expected the model that it was made of")
 
 
 def remove_class(detector: Detector, name: str) -> Detector:
@@ -93,7 +104,7 @@ def remove_class(detector: Detector, name: str) -> Detector:
 def add_negatives(
     dataset: LabelledSet, paths: Sequence[Path], max_side: int = DEFAULT_MAX_SIDE
 ) -> LabelledSet:
-    """Add photographs that show nothing of a set's classes.
+    """Add photographs that show nothing of a set's classes; those that cannot be read are told.
 
     Parameters
     ----------
@@ -105,9 +116,14 @@ def add_negatives(
         Largest side in pixels.
     """
     none = Labels(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    more = [
-        Photograph(f"negative {path}", path, *photo_size(path, max_side), none) for path in paths
-    ]
+    more = []
+    for path in paths:
+        try:
+            height, width = read_photo(path, max_side).shape[:2]
+        except DataError as error:
+            logger.warning("left out: %s", error)
+        else:
+            more.append(Photograph(f"negative {path}", path, width, height, none))
     return replace(dataset, photographs=(*dataset.photographs, *more))
 
 

@@ -13,6 +13,7 @@ from data import LabelledSet
 from proposals import load_boxes
 from spp_detect.backbones import Backbone, build_backbone, load_weights, read_fc_weights
 from spp_detect.config import (
+    LOG_ODDS,
     RunConfig,
     make_config,
     make_run_config,
@@ -83,8 +84,13 @@ def find_options(folder: Path, given: dict[str, Any]) -> RunOptions:
 
 
 def make_settings(preset: str, settings: dict[str, Any]) -> RunConfig:
-    """Make a run's configuration; SVMs take fc7 where the fc layers are tuned, if not told."""
+    """Make a run's configuration, where settings ask for others that are not told.
+
+    SVMs take fc7 where the fc layers are tuned; a softmax's thresholds are those of log-odds.
+    """
     settings = {"preset": preset} | settings
+    if settings.get("scores") == "softmax":
+        settings = LOG_ODDS | settings
     training = make_training_config(settings["preset"], **split_values(settings)[1])
     if training.finetune_iterations and make_config(settings["preset"]).feature == "pool5":
         settings = {"feature": "fc7"} | settings

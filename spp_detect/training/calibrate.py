@@ -18,12 +18,15 @@ from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.stage import Stage
 
+FEWEST = 20  # photographs, of which a part can be held out
 HELD_OUT = 5  # every fifth photograph is held out, of so many at most:
 MOST_HELD_OUT = 500
 
 
 def hold_out(photographs: list[int]) -> list[int]:
-    """Choose the photographs that the scores are measured on."""
+    """Choose the photographs that the scores are measured on; of very few none."""
+    if len(photographs) < FEWEST:
+        return []
     return photographs[:: max(HELD_OUT, -(-len(photographs) // MOST_HELD_OUT))]
 
 

@@ -1,7 +1,8 @@
 """A training run: its stages in order, each of which an interrupted run takes up again.
 
 windows → components → fc start → fine-tuning → maps → feature scale → SVMs → box regression →
-model folder (paper, section 4.1); fc layers and fine-tuning only where they are asked for.
+calibration → model folder (paper, section 4.1); fc layers and fine-tuning only where they are asked
+for. Where a softmax scores the windows, nothing comes between the fine-tuning and the model folder.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ class TrainingRun:
         self.boxes = boxes
         self.shared = shared or SharedFiles()
         self.options = options or {}
+        self.based_on = ""  # a hash of the model whose features are used, where there is one
         self.extractor = make_extractor(backbone, config.model, resources.device)
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
         self.last = self._build_last()
@@ -224,7 +226,7 @@ class TrainingRun:
     def begin(self) -> None:
         """Write down what the run is made of, or check that an earlier start was of the same."""
         backbone = self.extractor.backbone
-        identity = {
+        identity: dict[str, Any] = {
             "config": to_mapping(self.config.model) | to_mapping(self.config.training),
             "classes": list(self.dataset.classes),
             "photographs": len(self.dataset),
@@ -232,6 +234,8 @@ class TrainingRun:
             "boxes": fingerprint_boxes(self.boxes),
             "trunk": fingerprint_weights(backbone),
         }
+        if self.based_on:
+            identity["based_on"] = self.based_on
         remove_leftovers(self.folder)
         path = self.folder / "run.json"
         if path.is_file():
@@ -344,9 +348,9 @@ class TrainingRun:
         what = {"fc_start": self.fc_start, "windows_sha256": table.sha256}
         record_photographs(self.dataset, self.folder)
         numbers = measure_run(self.folder, len(self.dataset))
-        write_json(self.folder / "metrics.json", what | numbers)
         self._write_page(numbers)
         shutil.rmtree(self.work / "maps", ignore_errors=True)
+        write_json(self.folder / "metrics.json", what | numbers)  # last: it marks a finished run
 
     def _write_page(self, numbers: dict[str, Any]) -> None:
         counts = np.bincount(

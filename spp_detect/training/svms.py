@@ -140,6 +140,8 @@ class TrainSvms(Stage[Svms]):
         held = np.split(state.keys, np.cumsum(state.counts)[:-1])
         others = [keys[~np.isin(photographs_of(keys), self.held_out)] for keys in held]
         able = [c for c in classes if kept[c].any() and len(others[c])]
+        if not able:
+            return state.coef, state.intercept
         every = self.pool_positives()
         apart = self._make_miner([every[c][kept[c]] for c in able])
         start = MinerState(

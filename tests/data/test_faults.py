@@ -5,7 +5,13 @@ import json
 import pytest
 from PIL import Image
 
-from data import DataError, leave_out_unreadable, open_dataset, summarise_faults
+from data import (
+    DataError,
+    leave_out_unreadable,
+    list_splits,
+    open_dataset,
+    summarise_faults,
+)
 
 
 def photo(path, size=(100, 80)):
@@ -191,3 +197,31 @@ def test_imperfect_entries_of_coco(tmp_path):
         "object taken as not difficult",
     ]
     assert "gone.jpg" in told[0][1] and "image id 9" in told[4][1]
+
+
+def test_a_photograph_missing_from_a_list_is_left_out(tmp_path):
+    photo(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "train.txt").write_text("images/a.jpg\nimages/gone.jpg\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\ntest: null\nval: ~\nnames: [cat]\n")
+    dataset = open_dataset(tmp_path, "train")
+    assert [one.name for one in dataset] == ["a"]
+    assert [fault.outcome for fault in dataset.faults] == ["photograph left out"]
+    assert "gone.jpg" in dataset.faults[0].told
+    assert list_splits(tmp_path) == ["train", "trainval"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("bbox", [10**400, 1, 2, 3]), ("image_id", float("inf")), ("id", float("inf"))],
+)
+def test_numbers_beyond_all_bounds(tmp_path, place, value):
+    photo(tmp_path / "a.jpg")
+    note = {"image_id": 1, "category_id": 5, "bbox": [10, 20, 30, 40]}
+    image = {"id": 1, "file_name": "a.jpg"}
+    (image if place == "id" else note)[place] = value
+    content = {"images": [image], "annotations": [note], "categories": [{"id": 5, "name": "cat"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError):
+        open_dataset(tmp_path / "labels.json", "any", strict=True)

@@ -256,7 +256,10 @@ def test_cvats_only_split_is_taken_whatever_is_asked(voc):
     (main / "train.txt").rename(main / "default.txt")
     for split in ("trainval", "test"):
         dataset = open_dataset(voc, split, strict=True)
-        assert dataset.split == "default" and len(dataset) == 1
+        assert dataset.split == "all" and len(dataset) == 1
+    (main / "LABEL_default.txt").write_text("one 1\n")  # of tags of whole photographs
+    assert open_dataset(voc, "trainval").split == "all"
+    (main / "LABEL_default.txt").unlink()
     (main / "val.txt").write_text("one\n")
     assert "there are: default, val" in refusal(voc, "trainval")
 

@@ -805,6 +805,22 @@ def test_inspect_tells_all_that_is_wrong(spp, voc):
     assert f"1 photographs in test and train: {second}" in out
     assert out.splitlines()[-1].count(" x ") == 2
     assert spp("inspect", voc, "--split", "val")[0] == 0
+    for name in ("test", "val"):
+        (main / f"{name}.txt").unlink()
+    (main / "trainval.txt").write_text((main / "train.txt").read_text())
+    assert "photographs in train" not in spp("inspect", voc)[1]
+    for path in main.iterdir():
+        path.unlink()
+    assert "has no split" in error_line(spp("inspect", voc))
+
+
+def test_proposals_tell_photographs_that_are_lost(spp, voc, tmp_path):
+    names = (voc / "ImageSets" / "Main" / "test.txt").read_text().split()
+    (voc / "JPEGImages" / f"{names[0]}.jpg").unlink()
+    boxes = tmp_path / "boxes.npz"
+    status, _, errors = spp("proposals", voc, "--split", "test", "--out", boxes)
+    assert status == 2 and f"skipped: {voc / 'JPEGImages' / names[0]}.jpg" in errors
+    assert len(list(load_boxes(boxes))) == len(names) - 1
 
 
 def test_faults_are_summed_up_in_training(spp, voc, tmp_path):
@@ -831,9 +847,12 @@ def test_a_set_without_splits_is_parted(spp, voc, tmp_path):
     run_folder = tmp_path / "r"
     status, _, errors = spp("train", flat, "--out", run_folder, *options)
     assert status == 0
-    parts = json.loads((run_folder / "split.json").read_text())
-    assert set(parts["train"]) | set(parts["test"]) == every
-    assert not set(parts["train"]) & set(parts["test"])
+    held = json.loads((run_folder / "split.json").read_text())
+    test = {name.partition(".")[0] for name, _ in held}
+    learnt = json.loads((run_folder / "photographs.json").read_text())
+    train = {name.partition(".")[0] for name, _ in learnt}
+    assert train | test == every and not train & test and 0.1 < len(test) / len(every) < 0.3
+    parts = {"train": train, "test": test}
     told = f"{len(parts['train'])} photographs to train on, {len(parts['test'])} held out"
     assert "has no splits: " + told in errors
     status, out, errors = spp("evaluate", run_folder, flat, "--out", tmp_path / "e")
@@ -847,14 +866,30 @@ def test_a_set_without_splits_is_parted(spp, voc, tmp_path):
     assert f"{len(parts['train'])} of the {len(every)} photographs were trained on" in errors
     status, _, errors = spp("train", flat, "--out", tmp_path / "w", "--split", "all", *options)
     assert "held out" not in errors and not (tmp_path / "w" / "split.json").exists()
+    # A split that is asked for by mistake changes nothing.
+    wrong = ("--resume", "--split", "trainval")
+    assert spp("train", flat, "--out", tmp_path / "w", *wrong)[0] == 2
+    assert not (tmp_path / "w" / "split.json").exists()
+    # What is made of the model knows both; another folder of like names is another set.
+    name = json.loads((run_folder / "config.json").read_text())["classes"][0]
+    less = ("--class", name, "--out", tmp_path / "less")
+    assert spp("remove-class", run_folder, *less)[0] == 0
+    status, _, errors = spp("evaluate", tmp_path / "less", flat)
+    assert status == 0 and f"the {len(test)} of {len(every)} photographs that were held" in errors
+    assert "trained on" not in errors
+    for path in flat.glob("*.jpg"):
+        with Image.open(path) as photo:
+            photo.resize(photo.size).save(path, quality=40)
+    status, out, errors = spp("evaluate", run_folder, flat)
+    assert status == 0 and " on all: " in out and "held out" not in errors
 
 
 def test_photographs_seen_in_training_are_told_whatever_the_format(
     spp, small_model, small_voc, tmp_path
 ):
-    sizes = json.loads((small_model / "photographs.json").read_text())
+    files = json.loads((small_model / "photographs.json").read_text())
     coco = tmp_path / "labels.json"
-    seen = sorted(sizes)[:2]
+    seen = [name for name, _ in files[:2]]
     for name in seen:
         shutil.copy(small_voc / "JPEGImages" / name, tmp_path)
     Image.new("RGB", (60, 60)).save(tmp_path / "new.jpg")

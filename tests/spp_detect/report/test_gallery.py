@@ -251,6 +251,32 @@ def test_five_thousand_photographs_are_filtered_at_once(browser, gallery):
     assert f"{sum(count(photographs, -0.8))} detections" in read_count(browser)
 
 
+def test_cards_follow_on_a_wide_page_after_every_filter(browser, gallery):
+    """The end of the gallery may stay in view while it is filled anew."""
+    size = {"width": 3840, "height": 2160, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        gallery(400)
+        end = "window.scrollTo(0, document.body.scrollHeight)"
+
+        def fill():
+            browser.execute_script(end)
+            return len(find(browser, ".card")) == 400
+
+        wait_for(browser, fill)
+        search = find(browser, "#search")[0]
+        search.send_keys("0001")
+        assert len(find(browser, ".card")) == 11  # 00001, and 00010 to 00019
+        browser.execute_script(
+            "arguments[0].value = ''; arguments[0].dispatchEvent(new Event('input'))", search
+        )
+        wait_for(browser, fill)
+        set_score(browser, 0.5)
+        wait_for(browser, fill)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def wait_for(browser, condition):
     from selenium.webdriver.support.ui import WebDriverWait
 

@@ -9,6 +9,7 @@ from PIL import Image
 from eval import Detections, Truths, analyse_errors
 from spp_detect.report.drawing import draw_detections, join_images, pick_colour
 from spp_detect.report.errors import plot_errors
+from spp_detect.report.exports import name_folder
 from spp_detect.report.page import Figure, render_page
 
 
@@ -99,3 +100,10 @@ def test_errors_are_drawn_of_classes_with_boxes_only(tmp_path):
     truths = [Truths(box, np.array([0]), np.array([True]))]
     plot_errors(analyse_errors([make_detections()], truths, ["cat"]), path)
     assert find_height(path) < heights[0]
+
+
+@pytest.mark.parametrize("name", ["cat", "..", ".", " ", "a/b", "../../x", "\\", "ä"])
+def test_a_class_names_a_folder_below(tmp_path, name):
+    folder = tmp_path / name_folder(name)
+    assert folder.resolve().parent == tmp_path.resolve()
+    assert name != "cat" or folder.name == "cat"

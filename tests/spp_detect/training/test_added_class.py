@@ -115,7 +115,10 @@ def test_the_commands(four, small_voc, tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in (tmp_path / "five").iterdir()) == [
         "config.json",
         "model.safetensors",
+        "photographs.json",
     ]
+    files = json.loads((tmp_path / "five" / "photographs.json").read_text())
+    assert len(files) == len(open_dataset(small_voc, "trainval")) + 1
     options = ("--class", NEW, "--out", tmp_path / "back")
     assert run(monkeypatch, "remove-class", tmp_path / "five", *options) == 0
     ours, theirs = ((tmp_path / one / "model.safetensors").read_bytes() for one in ("back", "four"))
