@@ -44,11 +44,11 @@ from spp_detect.provenance import record_run
 SHARES = {
     "photograph": 0.1,
     "voc": 0.2,
-    "coco": 0.15,
+    "coco": 0.1695,
     "yolo": 0.2,
     "yaml": 0.1,
     "boxes": 0.05,
-    "matlab": 0.02,
+    "matlab": 0.0005,  # each in a process of its own
     "results": 0.08,
     "comp": 0.08,
     "description": 0.01,

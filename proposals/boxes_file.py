@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from proposals.settings import ProposalError
 
 _FORMAT = 1
+HOME = Path(__file__).resolve().parents[1]
+REFUSED = 3  # exit status of a process that reads a .mat file, and says why not
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +201,34 @@ def _load_npz(path: Path) -> BoxesFile:
 
 
 def _load_mat(path: Path) -> BoxesFile:
+    """Load in a process of its own: a damaged file can end SciPy's reader by a signal."""
+    with tempfile.TemporaryDirectory() as folder:
+        converted = Path(folder) / "boxes.npz"
+        code = (
+            f"import sys; sys.path.insert(0, {str(HOME)!r})\n"
+            "from proposals.boxes_file import convert_mat\n"
+            "convert_mat(*sys.argv[1:])"
+        )
+        command = [sys.executable, "-c", code, str(path), str(converted)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == REFUSED:
+            raise ProposalError(done.stdout.strip())
+        if done.returncode or not converted.is_file():
+            raise ProposalError(f"{path}: damaged .mat file, on which its reader ended")
+        return _load_npz(converted)
+
+
+def convert_mat(path: str, out: str) -> None:
+    """Turn a .mat file into an .npz; where it cannot be, say why and exit with status REFUSED."""
+    try:
+        boxes = _read_mat(Path(path))
+        save_boxes(out, boxes.names, boxes.boxes, boxes.method)
+    except ProposalError as error:
+        print(error)
+        sys.exit(REFUSED)
+
+
+def _read_mat(path: Path) -> BoxesFile:
     try:
         content = scipy.io.loadmat(str(path), variable_names=("boxes", "images"))
     except NotImplementedError as error:

@@ -1,3 +1,4 @@
+import base64
 import io
 import struct
 import tempfile
@@ -224,3 +225,21 @@ def test_mat_of_v73_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ProposalError, match=r"v7\.3.*-v7") as caught:
         load_boxes(path)
     assert "\n" not in str(caught.value)
+
+
+# Damaged by fuzzing so that SciPy's reader (1.17) ends its process by a signal.
+DEADLY = (
+    "TUFUTEFCIDUuMCBNQVQtZmlsIG9uOiBGcmkgTm92IDI3aXgsIENyZWF0ZWQgb246IEZyaSBOb3YgMjcgMDc6NDA6MD"
+    "AgMjAyNgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABSU0OAAAAiAAA"
+    "AAYAAAAIAAAAAQAAAAAAAAAFAAAACAAAAAEAAAABAAAAAQAAAAUAAABib3hlcwAAAA4AAABQAAAABgAAAAgAAAAGAA"
+    "AAAAAAAAUAAAAIAAAAAQAAAAQAAAABAAAAAAAAAAAAAAAgAAAAAAAAAAAACEAAAAAAAAAAQAAAAAAAACJAAAAAAAAA"
+    "IkAOAAAAaAAAAAYAAAAIAAAAAQAAAAAAAAAFAAAACAAAAAEAAAABAAAAAQAAAAYAAABpbWFnZXMAAA4AAAAwAAAABg"
+    "AAAAgAAAAEAAAACAAAAAUAAAAJAAAAAQAAAAEAAAABAAAAAAAAABAAAQBhAAAA"
+)
+
+
+def test_a_file_that_ends_its_reader_ends_nothing_else(tmp_path):
+    path = tmp_path / "deadly.mat"
+    path.write_bytes(base64.b64decode(DEADLY))
+    with pytest.raises(ProposalError, match=r"deadly\.mat: "):
+        load_boxes(path)
