@@ -63,6 +63,7 @@ class PhotoDetector(ABC):
     config: Config
     classes: tuple[str, ...]
     proposal_settings: ProposalSettings
+    calibration: Calibration | None
 
     @abstractmethod
     def score_passes(
@@ -73,8 +74,6 @@ class PhotoDetector(ABC):
         In each pass after the first, windows that are promising for a class are moved by its
         regression, pooled and scored again, as in MR-CNN.
         """
-
-    calibration: Calibration | None
 
     def find_probabilities(self, found: Detections) -> NDArray[np.float32] | None:
         """Find how likely it is that each detection is right: float32 (N,).

@@ -63,9 +63,9 @@ def report_folder(
     folder : Path
         Photographs, in folders of any depth, or a single one.
     out : Path
-        Gets detections.json (COCO results), detections.csv, photographs.csv and index.html with its
-        pictures; a new folder, or that of an earlier run. Results below `folder` are not detected
-        in.
+        Gets detections.json (COCO results), detections.csv, photographs.csv, index.html with its
+        pictures, and journal.jsonl for `resume`; a new folder, or that of an earlier run. Results
+        below `folder` are not detected in.
     min_score : float
         Least score of a detection.
     max_side : int

@@ -103,12 +103,20 @@ train_from_option = click.option(
 fc_width_option = click.option(
     "--fc-width", type=click.IntRange(1), help="Values of fc6 and of fc7."
 )
+
+
+def _parse_changes(
+    context: click.Context, option: click.Parameter, words: tuple[str, ...]
+) -> dict[str, Any]:
+    return dict(map(parse_setting, words))
+
+
 set_option = click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=lambda context, option, words: dict(map(parse_setting, words)),
+    callback=_parse_changes,
     help="Any constant; repeatable.",
 )
 test_time_option = click.option(
@@ -116,7 +124,7 @@ test_time_option = click.option(
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=lambda context, option, words: dict(map(parse_setting, words)),
+    callback=_parse_changes,
     help=f"A constant of test time: {', '.join(TEST_TIME)}; repeatable.",
 )
 config_option = click.option(
