@@ -1,4 +1,4 @@
-"""Every constant of the method, named, with the presets `paper`, `release` and `fast-rcnn`."""
+"""Every constant of the method, named, with its presets: the paper's, the release's, two beyond."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BACKBONES = (
     "mobilenet_v3_large",
     "small5",
 )
-PRESETS = ("default", "paper", "release", "fast-rcnn")
+PRESETS = ("default", "paper", "release", "tuned-trunk", "fast-rcnn")
 RULES = ("paper", "release")
 DISTINCT = ("clamped", "unclamped")
 SAMPLINGS = ("photographs", "windows")
@@ -106,8 +106,8 @@ class Config:
     fc_width: int = 4096
     fc_rank: int = 0  # of fc6's weights where they were compressed after training; 0: whole
 
-    # What scores windows: each class's SVM, or the softmax that the fc layers were tuned under, by
-    # the log of its odds; boxes are then moved by the layer that was tuned beside it.
+    # What scores windows: each class's SVM, or the softmax that the fc layers or the trunk were
+    # tuned under, by the log of its odds; boxes are then moved by the layer that was tuned beside.
     scores: str = "svm"
 
     # Sides of boxes in the regression's targets: between their first and last pixel, as the
@@ -155,10 +155,12 @@ class TrainingConfig:
     # Where the trunk is frozen, fc6 learns in the space of so many principal components of pooled
     # features, which are computed once a window: many times as fast. 0: in all directions.
     finetune_components: int = 0
-    train_from: str = ""  # the first of the trunk's layers that is tuned too
+    # The first of the trunk's layers that is tuned too: under the fc layers, or where the feature
+    # is pool5 under a linear layer of its own.
+    train_from: str = ""
     mirror_finetuning: bool = True
-    # Whether what fc6 takes is brought to mean 0 and like spread while it learns, as far as it can
-    # be undone afterwards: random layers learn so several times as fast.
+    # Whether pooled features are brought to mean 0 and like spread while the layers on them learn,
+    # as can be undone afterwards: random layers learn so several times as fast.
     finetune_standardised: bool = False
     # Whether a layer that moves boxes learns beside the softmax, as in Fast R-CNN.
     finetune_boxes: bool = False
@@ -242,10 +244,11 @@ class RunConfig:
             raise ConfigError(
                 f"train_from {training.train_from!r}: expected finetune_iterations above 0"
             )
-        if model.scores == "softmax" and not (training.finetune_boxes and self._tunes_fc7):
+        tunes = training.finetune_iterations > 0 and model.feature != "fc6"
+        if model.scores == "softmax" and not (training.finetune_boxes and tunes):
             raise ConfigError(
-                "scores 'softmax': expected feature fc7, finetune_boxes and finetune_iterations "
-                "above 0"
+                "scores 'softmax': expected feature fc7 or pool5, finetune_boxes and "
+                "finetune_iterations above 0"
             )
         if training.finetune_standardised and training.finetune_components:
             raise ConfigError(
@@ -258,13 +261,9 @@ class RunConfig:
             )
 
     @property
-    def _tunes_fc7(self) -> bool:
-        return self.training.finetune_iterations > 0 and self.model.feature == "fc7"
-
-    @property
     def has_fc(self) -> bool:
-        """Whether fc layers are trained, even where the SVMs take pooled features."""
-        return self.model.feature != "pool5" or self.training.finetune_iterations > 0
+        """Whether there are fc layers; else the SVMs, and a trunk that learns, see pooled features."""
+        return self.model.feature != "pool5"
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -357,6 +356,21 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "passes": 1,
         "vote_iou": None,
     },
+    # The trunk's last layers learn under one linear layer on the pooled features, a softmax and
+    # boxes; SVMs and regression then take the pooled features of what was learnt.
+    "tuned-trunk": {
+        "train_from": "layer3",
+        "finetune_iterations": 6_000,
+        "finetune_positives": 48,
+        "finetune_negatives": 144,
+        "finetune_rates": (2e-3, 5e-4, 1e-4),
+        "finetune_shares": (0.5, 0.3, 0.2),
+        "finetune_warmup": 300,
+        "finetune_trunk_rate": 0.5,
+        "finetune_standardised": True,
+        "finetune_boxes": True,
+        "mirror_finetuning": False,  # no photograph is seen more than a few times
+    },
     # Girshick, Fast R-CNN (ICCV 2015): the trunk's last layers, a softmax and boxes learn together.
     # Iterations and rates are for fc layers that start at random.
     "fast-rcnn": {
@@ -387,7 +401,7 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     Parameters
     ----------
     preset : str
-        "default", "paper", "release" or "fast-rcnn".
+        "default", "paper", "release", "tuned-trunk" or "fast-rcnn".
     **changes : Any
         Fields of a Config whose values are not to be the preset's.
 

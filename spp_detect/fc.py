@@ -24,14 +24,22 @@ class FcLayers(nn.Module):
     width : int
         Values of a layer.
     depth : int
-        1 for fc6 alone, 2 for fc6 and fc7.
+        1 for fc6 alone, 2 for fc6 and fc7; 0 for neither: pooled features go through, in training
+        with dropout.
     rank : int
         Of fc6, which is then two products; 0 where it is one.
+
+    Attributes
+    ----------
+    length : int
+        Values that come out.
     """
 
     def __init__(self, inputs: int, width: int, depth: int, rank: int = 0) -> None:
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if not depth:
+            layers["drop5"] = nn.Dropout(DROPOUT)
         for i in range(depth):
             layer = nn.Linear(width if i else inputs, width)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -43,11 +51,12 @@ class FcLayers(nn.Module):
             layers[f"relu{6 + i}"] = nn.ReLU(inplace=True)
             layers[f"drop{6 + i}"] = nn.Dropout(DROPOUT)
         self.layers = nn.Sequential(layers)
-        self.length = width
+        self.inputs = inputs
+        self.length = width if depth else inputs
         self._copy: InferenceCopy | None = None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Turn pooled features, float (N, D), into (N, width)."""
+        """Turn pooled features, float (N, D), into (N, length)."""
         described: torch.Tensor = self.layers(pooled)
         return described
 
@@ -58,14 +67,9 @@ class FcLayers(nn.Module):
         assert isinstance(layer, nn.Linear)
         return layer
 
-    @property
-    def inputs(self) -> int:
-        """D, the values of a pooled window."""
-        return self.first.in_features
-
     @torch.inference_mode()
     def infer(self, pooled: torch.Tensor, precision: str) -> torch.Tensor:
-        """Turn pooled features into what the SVMs take: float32 (N, width)."""
+        """Turn pooled features into what the SVMs take: float32 (N, length)."""
         if self._copy is None or self._copy.precision != precision:
             self._copy = InferenceCopy(self.layers, precision)
         return self._copy(pooled).float()
@@ -76,8 +80,9 @@ class FcLayers(nn.Module):
 
     def cut(self, depth: int) -> FcLayers:
         """The first `depth` of the layers, which are shared."""
-        shorter = FcLayers(0, self.length, 0)
+        shorter = FcLayers(self.inputs, self.length, 0)
         shorter.layers = self.layers[: 3 * depth]
+        shorter.length = self.length
         return shorter
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Fine-tuning of the fc layers, and beyond the paper of the trunk's last layers (section 4.1).
 
-Beyond it, too, a layer that moves boxes may learn beside them, as in Fast R-CNN (ICCV 2015).
+Beyond it, too, a layer that moves boxes may learn beside them, as in Fast R-CNN (ICCV 2015), and
+the trunk may learn without fc layers: under one linear layer on the pooled features.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
-STANDARDISED_BATCHES = 40  # on which mean and spread of what fc6 takes are measured
+STANDARDISED_BATCHES = 40  # on which mean and spread of pooled features are measured
+STANDARDISED_FC_NORM = 0.7  # of a window that fc6 takes, times the square root of its values
 EVALUATIONS = 20  # of the held-out windows, evenly spread over the iterations
 HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each held-out photograph
 # For going on: weights and momentum; the best snapshot.
@@ -44,7 +46,7 @@ class TuningError(ValueError):
 
 
 class FineTuner:
-    """Trains fc6, fc7 and a softmax over classes and background on windows that are drawn.
+    """Trains the trunk's tail, fc layers and a softmax over classes and background on windows.
 
     Parameters
     ----------
@@ -82,7 +84,10 @@ class FineTuner:
         self.fc = fc
         self.last = last
         self.fc8 = last.fc8
-        self.inputs = Standardised(fc.inputs)
+        self.has_fc = config.has_fc
+        norm = STANDARDISED_FC_NORM * fc.inputs**0.5
+        norm = norm if self.has_fc else config.training.feature_norm
+        self.inputs = Standardised(fc.inputs, norm)
         modules = {"tail": trunk.tail, "inputs": self.inputs, "fc": fc, "last": last}
         self.network = nn.ModuleDict(modules).to(device)
         self.state_path = work / STATE
@@ -137,7 +142,7 @@ class FineTuner:
                     self._save(step + 1)
                     losses = []
         self.network.load_state_dict(load_file(self.best_path))
-        self.inputs.fold_into(self.fc.first)
+        self.inputs.fold_into(*((self.fc.first,) if self.has_fc else self.last.linear))
         self.network.eval()
         self.optimiser.zero_grad()  # lets go of the gradients
         return np.array(self.history)
@@ -204,7 +209,7 @@ class FineTuner:
 
     @torch.no_grad()
     def _standardise(self, worker: ThreadPoolExecutor) -> None:
-        """Measure what fc6 takes on the first batches, which are then learnt from, too."""
+        """Measure pooled features on the first batches, which are then learnt from, too."""
         batches = self.read_batches(worker, 0, STANDARDISED_BATCHES)
         features = [pool().float() for batch in batches for _, pool in batch]
         self.inputs.measure(torch.cat(features).to(self.device))

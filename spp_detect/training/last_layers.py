@@ -1,4 +1,7 @@
-"""What learns on top of fc7: the softmax's layer, and one that moves boxes, as in Fast R-CNN."""
+"""What learns on top of fc7, or of pooled features: the softmax's layer, and one that moves boxes.
+
+As in Fast R-CNN.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class LastLayers(nn.Module):
     Parameters
     ----------
     width : int
-        F, the values of fc7.
+        F, the values of fc7, or of a pooled window.
     classes : int
         C.
     config : TrainingConfig
@@ -37,6 +40,11 @@ class LastLayers(nn.Module):
             nn.init.normal_(self.boxes.weight, std=BOXES_STD)
             nn.init.zeros_(self.boxes.bias)
 
+    @property
+    def linear(self) -> tuple[nn.Linear, ...]:
+        """The layers, side by side."""
+        return (self.fc8, self.boxes) if hasattr(self, "boxes") else (self.fc8,)
+
     def move(self, described: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """Predict the targets, divided by TARGET_STD, of windows (n, F), a class each: (n, 4)."""
         every: torch.Tensor = self.boxes(described).float().unflatten(1, (self.classes, 4))
@@ -53,7 +61,7 @@ class LastLayers(nn.Module):
 
 
 class Standardised(nn.Module):
-    """Brings what fc6 takes to mean 0 and like spread; undone by weights of fc6's own.
+    """Brings pooled features to mean 0 and like spread; undone by weights of what takes them.
 
     Values that hardly vary are not blown up: their spread counts as a share of the median one.
 
@@ -61,16 +69,18 @@ class Standardised(nn.Module):
     ----------
     length : int
         D.
+    norm : float
+        Of a window, on the mean.
     """
 
     LEAST_SPREAD = 0.3
-    NORM = 0.7  # of a window, times the square root of D
 
     mean: torch.Tensor
     factor: torch.Tensor
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, norm: float) -> None:
         super().__init__()
+        self.norm = norm
         self.register_buffer("mean", torch.zeros(length))
         self.register_buffer("factor", torch.ones(length))
 
@@ -80,16 +90,17 @@ class Standardised(nn.Module):
         spread = features.std(dim=0)
         spread = spread.clamp(min=max(self.LEAST_SPREAD * spread.median().item(), 1e-6))
         norm = ((features - self.mean) / spread).norm(dim=1).mean()
-        self.factor = self.NORM * features.shape[1] ** 0.5 / norm / spread
+        self.factor = self.norm / norm / spread
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Bring features, (N, D), to mean 0 and like spread."""
         return (features - self.mean) * self.factor
 
     @torch.no_grad()
-    def fold_into(self, fc6: nn.Linear) -> None:
-        """Let fc6 take features as they are, with the same result; this does nothing then."""
-        fc6.weight.mul_(self.factor)
-        fc6.bias.sub_(fc6.weight @ self.mean)
+    def fold_into(self, *layers: nn.Linear) -> None:
+        """Let layers take features as they are, with the same result; this does nothing then."""
+        for layer in layers:
+            layer.weight.mul_(self.factor)
+            layer.bias.sub_(layer.weight @ self.mean)
         self.mean = torch.zeros_like(self.mean)
         self.factor = torch.ones_like(self.factor)

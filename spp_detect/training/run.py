@@ -274,7 +274,7 @@ class TrainingRun:
         return open_cache(folder, self.dataset, table, self.resources, self.extractor)
 
     def prepare_fc(self, table: WindowTable, cache: FeatureCache) -> None:
-        """Do the stages of the fc layers, where there are any: their start, their fine-tuning."""
+        """Do the stages of what learns before the SVMs: the fc layers' start, the fine-tuning."""
         fc = self.fc_layers
         if fc is None:
             return
@@ -282,7 +282,8 @@ class TrainingRun:
         components = None
         if not tuned.is_file():
             components = self.find_components(cache)
-            self._do(FcStart(self.work, components, fc, self.config))
+            if self.config.has_fc:
+                self._do(FcStart(self.work, components, fc, self.config))
         if self.config.training.finetune_iterations:
             make_tuner = partial(self.make_tuner, table, cache, components)
             assert self.last is not None
@@ -377,10 +378,14 @@ class TrainingRun:
     def _build_fc(
         self, trained: dict[str, torch.Tensor] | None
     ) -> tuple[FcLayers | None, str | None]:
-        """Build fc6 and fc7, where they are needed, and say from what they start."""
-        if not self.config.has_fc:
-            return None, None
+        """Build fc6 and fc7, where they are needed, and say from what they start.
+
+        Where the trunk learns without them, pooled features go through.
+        """
         model = self.config.model
+        if not self.config.has_fc:
+            tuned = self.config.training.finetune_iterations > 0
+            return (FcLayers(self.extractor.length, 0, 0).eval() if tuned else None), None
         torch.manual_seed(model.seed)
         fc_layers = FcLayers(self.extractor.length, model.fc_width, 2).eval()
         channels = self.extractor.backbone.channels
@@ -393,7 +398,7 @@ class TrainingRun:
         return fc_layers.to(self.resources.device), start
 
     def _build_last(self) -> LastLayers | None:
-        """Build what is tuned on top of the fc layers."""
+        """Build what is tuned on top of the fc layers, or of pooled features."""
         if self.fc_layers is None or not self.config.training.finetune_iterations:
             return None
         torch.manual_seed(self.config.model.seed)

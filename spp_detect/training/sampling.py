@@ -16,7 +16,8 @@ from spp_detect.training.targets import match_windows
 from spp_detect.training.windows import WindowTable, mirror_windows
 
 POSITIVES_KEPT, NEGATIVES_KEPT = 80, 160  # of a photograph where few of its windows are drawn
-HELD_OUT = 10  # every tenth photograph chooses the snapshot and is not learnt from
+# Every tenth photograph, but no more than so many, chooses the snapshot and is not learnt from.
+HELD_OUT, MOST_HELD_OUT = 10, 200
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Sampler(ABC):
             ]
         order = np.random.default_rng(config.model.seed).permutation(len(dataset))
         usable = [i for i in order.tolist() if len(self.labelled[i].positives)]
-        self.held_out, self.learnt = usable[::HELD_OUT], _leave_out(usable, HELD_OUT)
+        every = max(HELD_OUT, -(-len(usable) // MOST_HELD_OUT))
+        self.held_out, self.learnt = usable[::every], _leave_out(usable, every)
 
     @abstractmethod
     def draw_batch(self, step: int) -> list[Draw]:

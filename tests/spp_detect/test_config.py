@@ -339,10 +339,10 @@ def test_halves_that_do_not_fit_together(monkeypatch, changes, words):
         ({}, False),
         ({"feature": "fc6"}, True),
         ({"feature": "fc7", "finetune_iterations": 4}, True),
-        ({"finetune_iterations": 4, "train_from": "layer3"}, True),
+        ({"finetune_iterations": 4, "train_from": "layer3"}, False),
     ],
 )
-def test_fc_layers_are_there_for_the_svms_or_to_tune_the_trunk(changes, has_fc):
+def test_fc_layers_are_there_where_the_svms_take_theirs(changes, has_fc):
     assert make_run_config(**changes).has_fc == has_fc
 
 

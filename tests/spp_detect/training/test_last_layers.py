@@ -1,6 +1,7 @@
 """A softmax and boxes that learn beside it: each loss and each score worked apart."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,17 +85,18 @@ def test_standardised_inputs_are_undone_by_weights():
     torch.manual_seed(1)
     features = torch.rand(500, 12) * torch.linspace(0.1, 5, 12) + torch.arange(12.0)
     features[:, 3] = 2.0  # never varies
-    inputs, fc6 = Standardised(12), torch.nn.Linear(12, 4)
+    inputs, layers = Standardised(12, 3.0), [torch.nn.Linear(12, n) for n in (4, 8)]
     inputs.measure(features)
     values = inputs(features)
     torch.testing.assert_close(values.mean(0), torch.zeros(12), atol=1e-4, rtol=0)
-    assert values.norm(dim=1).mean().item() == pytest.approx(0.7 * 12**0.5, rel=1e-3)
+    assert values.norm(dim=1).mean().item() == pytest.approx(3.0, rel=1e-3)
     spread = values.std(0)
     assert spread[3] == 0 and spread[5:].max() / spread[5:].min() < 1.01
-    wanted = fc6(values)
-    inputs.fold_into(fc6)
-    torch.testing.assert_close(fc6(features), wanted, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(fc6(inputs(features)), wanted, atol=1e-4, rtol=1e-4)
+    wanted = [layer(values) for layer in layers]
+    inputs.fold_into(*layers)
+    for layer, values in zip(layers, wanted, strict=True):
+        torch.testing.assert_close(layer(features), values, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(layer(inputs(features)), values, atol=1e-4, rtol=1e-4)
 
 
 def test_targets_lead_to_the_true_boxes(tuner, small_set):
@@ -176,6 +178,55 @@ def test_a_run_learns_detects_and_is_loaded_again(make_run, small_set, small_con
     torch.testing.assert_close(scored.features[scored.inverse], described, atol=1e-3, rtol=1e-3)
     likely = torch.from_numpy(expit(scored.scores.double().numpy()))
     assert (likely.sum(1) <= 1).all()
+
+
+TUNED = {"preset": "tuned-trunk", "train_from": "conv5", "precision": "float32"}
+SOFTMAX = {"scores": "softmax", "score_threshold": -4.6, "vote_score": -3.0}
+
+
+@pytest.mark.parametrize("scores", [{}, SOFTMAX], ids=["svm", "softmax"])
+def test_a_trunk_learns_under_a_linear_layer(make_run, small_set, small_config, tmp_path, scores):
+    config = small_config(**TUNED | {"finetune_iterations": 40, "finetune_warmup": 2} | scores)
+    run = make_run(tmp_path / "run", small_set, config)
+    before = [parameter.clone() for parameter in run.tail.parameters()]
+    detector = run.train()
+    assert all(not torch.equal(a, b) for a, b in zip(before, run.tail.parameters(), strict=True))
+    history = json.loads((tmp_path / "run" / "finetuning.json").read_text())
+    assert min(row["held_out_loss"] for row in history) < history[0]["held_out_loss"]
+    assert detector.fc is None and detector.heads.is_softmax == bool(scores)
+    photo, windows = (
+        read_photo(small_set.photographs[0].path),
+        small_set.photographs[0].labels.boxes,
+    )
+    again = Detector.load(tmp_path / "run", "cpu")
+    scored = again.score(photo, windows)
+    if scores:  # the layers that learnt, on pooled features as they are
+        with torch.inference_mode():
+            pooled = again.pool(photo, windows)
+            rows = pooled.features[pooled.inverse].float()
+            likely = run.last.fc8(rows).softmax(dim=1)[:, :-1]
+        given = torch.from_numpy(expit(scored.scores.double().numpy()))[scored.inverse]
+        torch.testing.assert_close(given.float(), likely, atol=1e-4, rtol=1e-3)
+    ours, theirs = detector.detect(photo), again.detect(photo)
+    np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_the_linear_layers_inputs_are_standardised(make_run, small_set, small_config, tmp_path):
+    run = make_run(tmp_path / "run", small_set, small_config(**TUNED | {"finetune_iterations": 2}))
+    table = WindowTable(small_set, [widen(photograph) for photograph in small_set])
+    tuner = run.make_tuner(table, run.open_cache(table))
+    tuner.trunk.prepare(mirrored=False)
+    with ThreadPoolExecutor(1) as worker:
+        tuner._standardise(worker)
+    tuner.network.eval()
+    with torch.no_grad():
+        batch = tuner.read(tuner.sampler.draw_batch(0))
+        given = tuner._describe(batch)
+    assert given.shape[1] == run.extractor.length == tuner.fc8.in_features
+    assert given.norm(dim=1).mean().item() == pytest.approx(20, rel=0.2)
+    tuner.network.train()
+    assert 0.4 < (tuner._describe(batch) == 0).float().mean().item() < 0.7  # dropout
 
 
 @pytest.mark.parametrize(
