@@ -262,7 +262,7 @@ class RunConfig:
 
     @property
     def has_fc(self) -> bool:
-        """Whether there are fc layers; else the SVMs, and a trunk that learns, see pooled features."""
+        """Whether there are fc layers; else SVMs, and a trunk that learns, see pooled features."""
         return self.model.feature != "pool5"
 
 
