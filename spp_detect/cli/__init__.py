@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+import cloup
 
 from spp_detect import progress
 from spp_detect.cli.comparing import benchmark, tables
@@ -36,9 +37,10 @@ USER_ERRORS = {
 }
 
 
-@click.group(
+@cloup.group(
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     epilog="Bad input ends in one line on stderr and exit status 2; --debug shows a traceback.",
+    align_sections=True,
 )
 @click.version_option(find_version("spp-detect") or "unknown", prog_name="spp-detect")
 @click.pass_context
@@ -49,24 +51,13 @@ def app(context: click.Context) -> None:
     find_commit()
 
 
-for command in (
-    demo,
-    download,
-    inspect,
-    train,
-    add_class,
-    remove_class,
-    evaluate,
-    score,
-    detect,
-    models,
-    pack,
-    compress,
-    benchmark,
-    tables,
-    proposals,
+for title, commands in (
+    ("Data", (demo, download, inspect, proposals)),
+    ("Models", (train, add_class, remove_class, compress, pack, models)),
+    ("Use", (detect, evaluate, score)),
+    ("SPP-net beside R-CNN", (benchmark, tables)),
 ):
-    app.add_command(command)
+    app.section(title, *commands)
 
 
 def main() -> None:

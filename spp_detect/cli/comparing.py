@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
+from cloup import option_group
 
 from spp_detect.cli.options import (
     backbone_option,
@@ -22,6 +24,7 @@ from spp_detect.cli.options import (
     preset_option,
     seed_option,
     set_option,
+    show_examples,
     telling_how_to_go_on,
     threads_option,
     train_from_option,
@@ -40,37 +43,55 @@ from spp_detect.ready_models import find_model, is_ready
 TABLE_ITERATIONS = 4000
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "benchmark runs/voc07 voc --images 100 --rcnn-images 5",
+        "benchmark runs/voc07 photos --windows 500 --out runs/speed",
+    )
+)
 @model_folder
 @click.argument("data", type=path_type)
-@click.option("--images", type=click.IntRange(1), default=100, help="Random photographs of DATA.")
-@click.option("--split", default="test", help="Split, where DATA is labelled.")
-@click.option(
-    "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of SPP-net at one scale."
+@option_group(
+    "Photographs",
+    click.option(
+        "--images", type=click.IntRange(1), default=100, help="Random photographs of DATA."
+    ),
+    click.option("--split", default="test", help="Split, where DATA is labelled."),
+    click.option("--windows", type=click.IntRange(1), default=2000, help="Most, per photograph."),
+    click.option(
+        "--repeats", type=click.IntRange(1), default=1, help="Per photograph; their median counts."
+    ),
+    seed_option,
+    max_side_option,
 )
-@click.option(
-    "--scales",
-    default=",".join(map(str, PAPER_SCALES)),
-    help="Short sides in pixels of SPP-net at several scales.",
+@option_group(
+    "Both sides",
+    click.option(
+        "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of SPP-net at one scale."
+    ),
+    click.option(
+        "--scales",
+        default=",".join(map(str, PAPER_SCALES)),
+        help="Short sides in pixels of SPP-net at several scales.",
+    ),
+    click.option(
+        "--rcnn", type=path_type, help="Model folder whose heads are R-CNN's; RUN's if not given."
+    ),
+    click.option(
+        "--rcnn-images",
+        type=click.IntRange(1),
+        help="R-CNN takes only so many of the photographs; it is slow without a GPU.",
+    ),
+    trunk_option,
 )
-@click.option("--windows", type=click.IntRange(1), default=2000, help="Most, per photograph.")
-@click.option(
-    "--rcnn", type=path_type, help="Model folder whose heads are R-CNN's; RUN's if not given."
+@option_group(
+    "Run",
+    click.option(
+        "--out", type=path_type, help="Folder for the results; RUN/benchmark if not given."
+    ),
+    device_option,
+    threads_option,
 )
-@click.option(
-    "--rcnn-images",
-    type=click.IntRange(1),
-    help="R-CNN takes only so many of the photographs; it is slow without a GPU.",
-)
-@click.option(
-    "--repeats", type=click.IntRange(1), default=1, help="Per photograph; their median counts."
-)
-@click.option("--out", type=path_type, help="Folder for the results; RUN/benchmark if not given.")
-@trunk_option
-@seed_option
-@device_option
-@max_side_option
-@threads_option
 def benchmark(
     run: Path,
     data: Path,
@@ -119,44 +140,58 @@ def benchmark(
     print(out / PAGE)
 
 
-@click.command()
+@cloup.command(epilog=show_examples("tables voc --out runs/tables --columns '1 scale,R-CNN'"))
 @labelled_data
-@click.option("--out", type=path_type, required=True, help="Folder for the models and the tables.")
-@click.option("--split", default="trainval", help="Split to train on.")
-@click.option("--test-split", default="test", help="Split to measure on.")
-@weights_option
-@preset_option
-@backbone_option
-@click.option(
-    "--finetune",
-    "finetune_iterations",
-    type=click.IntRange(1),
-    help=f"Iterations; the preset's, {TABLE_ITERATIONS} where it has none.",
+@option_group(
+    "Data",
+    click.option("--split", default="trainval", help="Split to train on."),
+    click.option("--test-split", default="test", help="Split to measure on."),
+    max_side_option,
 )
-@train_from_option
-@fc_width_option
-@click.option(
-    "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of the column with one."
+@option_group(
+    "Tables",
+    click.option(
+        "--columns", default=",".join(COLUMNS), help="Those of the paper to fill, joined by commas."
+    ),
+    click.option(
+        "--scale", type=click.IntRange(16), default=SINGLE_SCALE, help="Of the column with one."
+    ),
+    click.option("--scales", help="Of the column with several; the preset's, else the paper's."),
+    click.option(
+        "--rcnn-windows",
+        type=click.IntRange(1),
+        help="First windows of a photograph on which R-CNN is trained, each a pass of the trunk; "
+        "all of --max-windows if not given.",
+    ),
+    click.option("--images", type=click.IntRange(1), default=10, help="Photographs to time."),
 )
-@click.option("--scales", help="Of the column with several; the preset's, else the paper's.")
-@click.option(
-    "--columns", default=",".join(COLUMNS), help="Those of the paper to fill, joined by commas."
+@option_group(
+    "Constants",
+    preset_option,
+    set_option,
+    config_option,
+    weights_option,
+    backbone_option,
+    click.option(
+        "--finetune",
+        "finetune_iterations",
+        type=click.IntRange(1),
+        help=f"Iterations; the preset's, {TABLE_ITERATIONS} where it has none.",
+    ),
+    train_from_option,
+    fc_width_option,
+    click.option("--max-windows", type=click.IntRange(1), help="Per photograph."),
+    click.option("--seed", type=click.IntRange(0), help="Seed of all chance."),
 )
-@click.option("--max-windows", type=click.IntRange(1), help="Per photograph.")
-@click.option(
-    "--rcnn-windows",
-    type=click.IntRange(1),
-    help="First windows of a photograph on which R-CNN is trained, each a pass of the trunk; all "
-    "of --max-windows if not given.",
+@option_group(
+    "Run",
+    click.option(
+        "--out", type=path_type, required=True, help="Folder for the models and the tables."
+    ),
+    device_option,
+    map_budget_option,
+    threads_option,
 )
-@click.option("--images", type=click.IntRange(1), default=10, help="Photographs to time.")
-@set_option
-@config_option
-@click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
-@device_option
-@map_budget_option
-@max_side_option
-@threads_option
 def tables(
     data: Path,
     out: Path,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
+from cloup import option_group
 
 from spp_detect.cli.options import (
     boxes_option,
@@ -21,6 +23,7 @@ from spp_detect.cli.options import (
     name_model,
     path_type,
     ready_option,
+    show_examples,
     test_time_option,
     threads_option,
     trunk_option,
@@ -34,21 +37,41 @@ if TYPE_CHECKING:
     from spp_detect.prefetch import WindowSource
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "evaluate runs/voc07 voc --out runs/voc07/test",
+        "evaluate runs/voc07 voc --no-regression",
+        "evaluate voc --model voc2007 --weights trunk.safetensors",
+    )
+)
 @model_folders
 @labelled_data
-@ready_option
-@trunk_option
-@test_time_option
-@click.option("--split", default="test", help="Split of DATA.")
-@click.option("--out", type=path_type, help="Folder for metrics.json, comp4 files and curves.")
-@boxes_option
-@click.option("--strict", is_flag=True, help="Refuse a set that has any fault, see `inspect`.")
-@click.option("--regression/--no-regression", default=True, help="Move boxes by the regression.")
-@click.option("--voting/--no-voting", default=True, help="Let moved windows vote on boxes.")
-@device_option
-@max_side_option
-@threads_option
+@option_group("Model", ready_option, trunk_option)
+@option_group(
+    "Data",
+    click.option("--split", default="test", help="Split of DATA."),
+    click.option("--strict", is_flag=True, help="Refuse a set that has any fault, see `inspect`."),
+    boxes_option,
+    max_side_option,
+)
+@option_group(
+    "Detection",
+    test_time_option,
+    click.option(
+        "--regression/--no-regression", default=True, help="Move boxes by the regression."
+    ),
+    click.option("--voting/--no-voting", default=True, help="Let moved windows vote on boxes."),
+)
+@option_group(
+    "Run",
+    click.option(
+        "--out",
+        type=path_type,
+        help="Folder for the page, metrics.json, errors.json, comp4 files and curves.",
+    ),
+    device_option,
+    threads_option,
+)
 def evaluate(
     runs: tuple[Path, ...],
     data: Path,
@@ -66,7 +89,9 @@ def evaluate(
 ) -> None:
     """Detect on a labelled split and measure average precision.
 
-    Several RUNs detect together: NMS over the union of their scored windows.
+    DATA is what `train` takes. The measure is VOC 2007's 11-point mAP; the area under the curve and
+    COCO's stand beside it. Several RUNs detect together: NMS over the union of their scored
+    windows.
     """
     from data import UNSPLIT
     from eval import write_comp
@@ -109,7 +134,11 @@ def evaluate(
         print(write_page(out, dataset, found, (result, numbers, errors), title))
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "score runs/voc07/test/comp4 voc", "score found/detections.json pets.json --out scored"
+    )
+)
 @click.argument("detections", type=path_type)
 @labelled_data
 @click.option("--split", default="test", help="Split of DATA.")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
+from cloup import option_group
 
 from spp_detect.cli.options import (
     FiniteFloat,
@@ -18,6 +20,7 @@ from spp_detect.cli.options import (
     name_model,
     path_type,
     ready_option,
+    show_examples,
     telling_how_to_go_on,
     test_time_option,
     threads_option,
@@ -33,30 +36,52 @@ PROMISING = 500
 EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "detect photos --model voc2007 --out found",
+        "detect runs/voc07 photos --out found --min-score -0.5 --also crops --also yolo",
+        "detect runs/voc07 photos --out -",
+        "detect runs/voc07 clip.mp4 --every 5 --out found",
+    )
+)
 @model_folders
 @click.argument("folder", type=path_type)
-@ready_option
-@trunk_option
-@test_time_option
-@click.option("--out", type=path_type, required=True, help="Folder for the results.")
-@click.option("--min-score", type=FiniteFloat(), default=-0.8, help="Least score of a detection.")
-@click.option(
-    "--also",
-    "exports",
-    multiple=True,
-    type=click.Choice(EXPORTS),
-    help="Write this, too, in a folder of its name below --out; repeatable.",
+@option_group("Model", ready_option, trunk_option)
+@option_group(
+    "Detection",
+    click.option(
+        "--min-score",
+        type=FiniteFloat(),
+        default=-0.8,
+        help="Least score of a detection: of an SVM's class, above 0 more likely it than not; the "
+        "page has a slider from here upwards, and probabilities where the model knows them.",
+    ),
+    test_time_option,
+    click.option(
+        "--every",
+        type=click.IntRange(1),
+        default=1,
+        help="Of a video, look at each so many-th frame.",
+    ),
+    max_side_option,
 )
-@click.option(
-    "--resume", is_flag=True, help="Go on with an earlier run in --out: only what it lacks is done."
+@option_group(
+    "Results",
+    click.option("--out", type=path_type, required=True, help="Folder for the results."),
+    click.option(
+        "--also",
+        "exports",
+        multiple=True,
+        type=click.Choice(EXPORTS),
+        help="Write this, too, in a folder of its name below --out; repeatable.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with an earlier run in --out: only what it lacks is done.",
+    ),
 )
-@click.option(
-    "--every", type=click.IntRange(1), default=1, help="Of a video, look at each so many-th frame."
-)
-@device_option
-@max_side_option
-@threads_option
+@option_group("Run", device_option, threads_option)
 def detect(
     runs: tuple[Path, ...],
     folder: Path,
@@ -118,7 +143,7 @@ def detect(
     sys.exit(2 if report.skipped else 0)
 
 
-@click.command()
+@cloup.command()
 def models() -> None:
     """List the models that come with the package, ready to detect."""
     from spp_detect.report.terminal import show_models
@@ -130,7 +155,7 @@ def models() -> None:
     show_models(described)
 
 
-@click.command()
+@cloup.command(epilog=show_examples("pack runs/voc07 --out voc07_small"))
 @model_folder
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")
 @threads_option
@@ -150,7 +175,12 @@ def pack(run: Path, out: Path) -> None:
     print(f"{out}: packed, {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "compress runs/fc7 --rank 256 --out runs/fast",
+        "compress runs/fc7 --first runs/voc07 --out runs/cascade",
+    )
+)
 @model_folder
 @click.option("--rank", type=click.IntRange(1), help="Compute fc6 by products of this rank.")
 @click.option("--first", type=path_type, help="pool5 model that looks at all windows first.")

@@ -25,6 +25,11 @@ from spp_detect.config import (
 from spp_detect.ready_models import FOLDER, find_model, is_ready, list_names
 
 
+def show_examples(*commands: str) -> str:
+    """Format a command's examples as the end of its help; tests run them."""
+    return "\b\nExamples:\n" + "\n".join(f"  spp-detect {command}" for command in commands)
+
+
 class FiniteFloat(click.ParamType):
     """A number, and not NaN or infinite."""
 
@@ -88,17 +93,26 @@ map_budget_option = click.option(
     default=8.0,
     help="GB of maps, or of R-CNN's features, kept on disk.",
 )
-backbone_option = click.option("--backbone", type=click.Choice(BACKBONES), help="Trunk.")
+backbone_option = click.option(
+    "--backbone",
+    type=click.Choice(BACKBONES),
+    help="Trunk: a network's convolutions, up to where a cell is about 16 pixels.",
+)
 weights_option = click.option(
     "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
 )
 preset_option = click.option(
     "--preset",
     type=click.Choice(PRESETS),
-    help="Whose constants; a setting's or else the defaults if not given.",
+    help="Whose constants, where the other options and --config say nothing. paper, release: all "
+    "that SPP-net's paper or its Matlab code fixes. tuned-trunk: the trunk's last layers learn "
+    "under a linear layer, then SVMs as by default. fast-rcnn: trunk, fc layers, a softmax and "
+    "boxes learn together, and the softmax scores.",
 )
 train_from_option = click.option(
-    "--train-from", help="First of the trunk's layers that is tuned, too."
+    "--train-from",
+    help="First of the trunk's layers that learns, too, as layer3 of a ResNet or conv5 of zf5; a "
+    "wrong name lists those of the trunk.",
 )
 fc_width_option = click.option(
     "--fc-width", type=click.IntRange(1), help="Values of fc6 and of fc7."
@@ -117,7 +131,7 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=_parse_changes,
-    help="Any constant; repeatable.",
+    help="Any constant by its name in a model's config.json; repeatable.",
 )
 test_time_option = click.option(
     "--set",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+import cloup
 
 from proposals.settings import METHODS, ProposalSettings
 from spp_detect.cli.options import (
@@ -14,11 +15,12 @@ from spp_detect.cli.options import (
     max_side_option,
     path_type,
     seed_option,
+    show_examples,
     threads_option,
 )
 
 
-@click.command()
+@cloup.command(epilog=show_examples("demo --out runs/demo"))
 @click.option("--out", type=path_type, default=Path("runs/demo"), help="Folder for all of it.")
 @device_option
 @seed_option
@@ -31,7 +33,7 @@ def demo(out: Path, device: str, seed: int) -> None:
     run_demo(out, choose_device(device), seed)
 
 
-@click.command()
+@cloup.command(epilog=show_examples("download voc2007 --to voc"))
 @click.argument("name", type=click.Choice(["voc2007"]))
 @click.option("--to", type=path_type, required=True, help="Folder for the data set.")
 def download(name: str, to: Path) -> None:
@@ -41,7 +43,7 @@ def download(name: str, to: Path) -> None:
     print(f"{name} is ready, give this folder to train and evaluate: {download_voc(to)}")
 
 
-@click.command()
+@cloup.command(epilog=show_examples("inspect voc", "inspect pets.json --split all"))
 @labelled_data
 @click.option("--split", help="The only split to look at; all if not given.")
 @max_side_option
@@ -60,7 +62,12 @@ def inspect(data: Path, split: str | None, max_side: int) -> None:
     sys.exit(0 if found.sound else 2)
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "proposals photos --out windows.npz",
+        "proposals voc --split test --method opencv-fast --out windows.npz",
+    )
+)
 @click.argument("folder", type=path_type)
 @click.option("--out", type=path_type, required=True, help="The .npz file to write.")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], help="Window method.")

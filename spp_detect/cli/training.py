@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
+from cloup import option_group
 
 from proposals.settings import METHODS
 from spp_detect.cli.options import (
@@ -24,6 +26,7 @@ from spp_detect.cli.options import (
     path_type,
     preset_option,
     set_option,
+    show_examples,
     telling_how_to_go_on,
     threads_option,
     train_from_option,
@@ -35,58 +38,83 @@ from spp_detect.config import EXTRACTORS, FEATURES
 ADDED = "added"  # folder of the stages of a class that is added
 
 
-@click.command()
+@cloup.command(
+    epilog=show_examples(
+        "train voc --out runs/voc07",
+        "train voc --out runs/tuned --preset tuned-trunk",
+        "train pets.json --out runs/pets --weights trunk.safetensors --classes cat,dog",
+        "train --resume --out runs/voc07",
+    )
+)
 @click.argument("data", metavar="[DATA...]", nargs=-1, type=path_type)
-@click.option("--out", type=path_type, required=True, help="Model folder to make.")
-@click.option("--split", default="trainval", help="Split of DATA.")
-@weights_option
-@preset_option
-@click.option(
-    "--extractor",
-    type=click.Choice(EXTRACTORS),
-    help="SPP-net, or R-CNN with all else equal: one pass of the trunk per window.",
+@option_group(
+    "Run",
+    click.option("--out", type=path_type, required=True, help="Model folder to make."),
+    click.option(
+        "--resume", is_flag=True, help="Go on with the run in --out, with its DATA and its options."
+    ),
+    device_option,
+    map_budget_option,
+    threads_option,
 )
-@backbone_option
-@click.option("--scales", help="Short sides in pixels, joined by commas.")
-@click.option(
-    "--finetune",
-    "finetune_iterations",
-    type=click.IntRange(0),
-    help="Iterations of fine-tuning of the fc layers, 128 windows each.",
+@option_group(
+    "Data",
+    click.option("--split", default="trainval", help="Split of DATA."),
+    click.option(
+        "--classes",
+        help="Classes to learn, joined by commas; all that are labelled if not given.",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Refuse a set that has any fault, see `inspect`, or a class without boxes to learn "
+        "from.",
+    ),
+    boxes_option,
+    max_side_option,
 )
-@train_from_option
-@click.option(
-    "--feature",
-    type=click.Choice(FEATURES),
-    help="What the SVMs take; fc7 with --finetune, else pool5.",
+@option_group(
+    "Constants",
+    preset_option,
+    set_option,
+    config_option,
+    click.option("--seed", type=click.IntRange(0), help="Seed of all chance."),
+    help="One that is not given is the preset's. The options below are short for --set.",
 )
-@fc_width_option
-@click.option("--proposals", type=click.Choice(METHODS), help="Window method.")
-@click.option(
-    "--max-windows",
-    type=click.IntRange(1),
-    help="Most windows of a photograph, here and in detection.",
+@option_group(
+    "Windows and features",
+    weights_option,
+    backbone_option,
+    click.option("--scales", help="Short sides in pixels, joined by commas."),
+    click.option("--proposals", type=click.Choice(METHODS), help="Window method."),
+    click.option(
+        "--max-windows",
+        type=click.IntRange(1),
+        help="Most windows of a photograph, here and in detection.",
+    ),
+    click.option(
+        "--extractor",
+        type=click.Choice(EXTRACTORS),
+        help="SPP-net, or R-CNN with all else equal: one pass of the trunk per window.",
+    ),
+    click.option(
+        "--feature",
+        type=click.Choice(FEATURES),
+        help="What the SVMs take: pooled maps (pool5) or what fc layers make of them; fc7 with "
+        "--finetune, else pool5.",
+    ),
+    fc_width_option,
 )
-@set_option
-@config_option
-@boxes_option
-@click.option(
-    "--classes",
-    help="Classes to learn, joined by commas; all that are labelled if not given.",
+@option_group(
+    "Fine-tuning",
+    click.option(
+        "--finetune",
+        "finetune_iterations",
+        type=click.IntRange(0),
+        help="Iterations of fine-tuning of the fc layers, 128 windows each.",
+    ),
+    train_from_option,
 )
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Refuse a set that has any fault, see `inspect`, or a class without boxes to learn from.",
-)
-@click.option("--seed", type=click.IntRange(0), help="Seed of all chance.")
-@click.option(
-    "--resume", is_flag=True, help="Go on with the run in --out, with its DATA and its options."
-)
-@device_option
-@map_budget_option
-@max_side_option
-@threads_option
 @click.pass_context
 def train(
     context: click.Context,
@@ -104,8 +132,7 @@ def train(
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
     DATA is a VOC folder, photographs with an .xml each, a COCO .json file, or a YOLO folder or its
-    .yaml file; several are joined. Constants that are not given are the preset's; the options for
-    them are short for --set KEY=VALUE.
+    .yaml file; several are joined.
     """
     from data import UNSPLIT, join_sets
     from spp_detect.cli.opening import open_checked
@@ -157,20 +184,31 @@ def train(
     print(f"{out}: trained on {len(dataset)} photographs")
 
 
-@click.command("add-class")
+@cloup.command(
+    "add-class",
+    epilog=show_examples("add-class runs/voc07 pets.json --class dog --out runs/voc07_and_dog"),
+)
 @model_folder
 @labelled_data
-@click.option("--class", "name", required=True, help="Its name in DATA.")
-@click.option("--split", default="trainval", help="Split of DATA.")
-@click.option(
-    "--negatives", type=path_type, help="Folder of photographs that show no object of the class."
+@option_group(
+    "Class",
+    click.option("--class", "name", required=True, help="Its name in DATA."),
+    click.option("--split", default="trainval", help="Split of DATA."),
+    click.option(
+        "--negatives",
+        type=path_type,
+        help="Folder of photographs that show no object of the class.",
+    ),
+    max_side_option,
 )
-@click.option("--out", type=path_type, required=True, help="Model folder to make.")
-@trunk_option
-@device_option
-@map_budget_option
-@max_side_option
-@threads_option
+@option_group(
+    "Run",
+    click.option("--out", type=path_type, required=True, help="Model folder to make."),
+    trunk_option,
+    device_option,
+    map_budget_option,
+    threads_option,
+)
 def add_class(
     run: Path,
     data: Path,
@@ -215,7 +253,10 @@ def add_class(
     print(f"{out}: {run} and {name}, from {len(dataset)} photographs")
 
 
-@click.command("remove-class")
+@cloup.command(
+    "remove-class",
+    epilog=show_examples("remove-class runs/voc07 --class dog --out runs/without"),
+)
 @model_folder
 @click.option("--class", "name", required=True, help="Its name.")
 @click.option("--out", type=path_type, required=True, help="Model folder to make.")

@@ -86,13 +86,14 @@ def find_options(folder: Path, given: dict[str, Any]) -> RunOptions:
 def make_settings(preset: str, settings: dict[str, Any]) -> RunConfig:
     """Make a run's configuration, where settings ask for others that are not told.
 
-    SVMs take fc7 where the fc layers are tuned; a softmax's thresholds are those of log-odds.
+    SVMs take fc7 where fine-tuning is asked for beyond the preset's; a softmax's thresholds are those
+    of log-odds.
     """
     settings = {"preset": preset} | settings
     if settings.get("scores") == "softmax":
         settings = LOG_ODDS | settings
     training = make_training_config(settings["preset"], **split_values(settings)[1])
-    if training.finetune_iterations and make_config(settings["preset"]).feature == "pool5":
+    if training.finetune_iterations and not make_training_config(preset).finetune_iterations:
         settings = {"feature": "fc7"} | settings
     return make_run_config(**settings)
 
