@@ -15,7 +15,6 @@ from spp_detect.backbones import Backbone, build_backbone, load_weights, read_fc
 from spp_detect.config import (
     LOG_ODDS,
     RunConfig,
-    make_config,
     make_run_config,
     make_training_config,
     split_values,
@@ -86,8 +85,8 @@ def find_options(folder: Path, given: dict[str, Any]) -> RunOptions:
 def make_settings(preset: str, settings: dict[str, Any]) -> RunConfig:
     """Make a run's configuration, where settings ask for others that are not told.
 
-    SVMs take fc7 where fine-tuning is asked for beyond the preset's; a softmax's thresholds are those
-    of log-odds.
+    SVMs take fc7 where fine-tuning is asked for beyond the preset's; a softmax's thresholds are
+    those of log-odds.
     """
     settings = {"preset": preset} | settings
     if settings.get("scores") == "softmax":
