@@ -136,7 +136,7 @@ def evaluate(
 
 @cloup.command(
     epilog=show_examples(
-        "score runs/voc07/test/comp4 voc", "score found/detections.json pets.json --out scored"
+        "score runs/voc07/test voc", "score found/detections.json pets.json --out scored"
     )
 )
 @click.argument("detections", type=path_type)

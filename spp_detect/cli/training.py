@@ -186,7 +186,7 @@ def train(
 
 @cloup.command(
     "add-class",
-    epilog=show_examples("add-class runs/voc07 pets.json --class dog --out runs/voc07_and_dog"),
+    epilog=show_examples("add-class runs/voc07 zoo --class zebra --out runs/voc07_and_zebra"),
 )
 @model_folder
 @labelled_data
@@ -255,7 +255,7 @@ def add_class(
 
 @cloup.command(
     "remove-class",
-    epilog=show_examples("remove-class runs/voc07 --class dog --out runs/without"),
+    epilog=show_examples("remove-class runs/voc07_and_zebra --class zebra --out runs/without"),
 )
 @model_folder
 @click.option("--class", "name", required=True, help="Its name.")
