@@ -33,7 +33,15 @@ OBJECTS = {"cross": "cat", "disc": "dog", "ring": "person", "star": "car", "tria
 
 # Of what needs a network, a new environment or an hour: only the options are looked at.
 PARSED = ("spp-detect download", "spp-detect demo", "python benchmarks/alternatives.py")
-OF_THE_SHELL = ("git clone", "cd ", "make ", ". .venv", 'eval "$(_SPP', "_SPP_DETECT_COMPLETE=fish")
+OF_THE_SHELL = (
+    "git clone",
+    "cd ",
+    "pip install",
+    "make ",
+    ". .venv",
+    'eval "$(_SPP',
+    "_SPP_DETECT_COMPLETE=fish",
+)
 FEW = "--max-windows 30 --set norm_photographs=4 --set norm_windows=20"
 SHORTER = {
     "train": f"--scales 120 {FEW}",

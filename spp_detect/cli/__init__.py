@@ -13,7 +13,7 @@ import cloup
 from spp_detect import progress
 from spp_detect.cli.comparing import benchmark, tables
 from spp_detect.cli.measuring import evaluate, score
-from spp_detect.cli.models import compress, detect, models, pack
+from spp_detect.cli.models import compress, detect, export, models, pack
 from spp_detect.cli.photographs import demo, download, inspect, proposals
 from spp_detect.cli.training import add_class, remove_class, train
 from spp_detect.provenance import find_commit, find_version
@@ -26,6 +26,7 @@ USER_ERRORS = {
     "proposals.settings": "ProposalError",
     "spp_detect.backbones.weights": "WeightsError",
     "spp_detect.config": "ConfigError",
+    "spp_detect.export": "ExportError",
     "spp_detect.experiments.download": "DownloadError",
     "spp_detect.experiments.speed": "BenchmarkError",
     "spp_detect.lock": "LockError",
@@ -53,7 +54,7 @@ def app(context: click.Context) -> None:
 
 for title, commands in (
     ("Data", (demo, download, inspect, proposals)),
-    ("Models", (train, add_class, remove_class, compress, pack, models)),
+    ("Models", (train, add_class, remove_class, compress, pack, export, models)),
     ("Use", (detect, evaluate, score)),
     ("SPP-net beside R-CNN", (benchmark, tables)),
 ):

@@ -241,6 +241,32 @@ def compress(
     print(f"{out}: a faster model of {run}")
 
 
+@cloup.command(epilog=show_examples("export runs/voc07 --onnx voc07_onnx"))
+@model_folder
+@click.option(
+    "--onnx",
+    "folder",
+    type=path_type,
+    required=True,
+    help="Folder to make, of trunk.onnx, head.onnx and model.json.",
+)
+@trunk_option
+@threads_option
+def export(run: Path, folder: Path, weights: str | None) -> None:
+    """Write RUN as ONNX graphs, for runtimes without torch, and check them with onnxruntime.
+
+    trunk.onnx makes a map of a resized photograph, head.onnx scores and moves windows on it. The
+    docs tell how the two go together, and what is left to do outside.
+    """
+    from spp_detect.detector import Detector
+    from spp_detect.export import export_onnx
+    from spp_detect.training.run_folder import check_new
+
+    check_new(folder)
+    export_onnx(Detector.load(run, "cpu", weights), folder)
+    print(f"{folder}: {run} as ONNX graphs")
+
+
 def _write_calibration(
     out: Path, mean_ap: dict[int, float], cascade: Detector, dataset: LabelledSet
 ) -> None:
