@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test bench install clean
+.PHONY: demo test bench docs install clean
 
 # What `make bench` measures on: labelled photographs, a trunk's weights, a model trained on them.
 DATA ?= ../shared/voc2007-mini/VOCdevkit/VOC2007
@@ -23,6 +23,9 @@ test: install
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) \
 		--dist loadscope --no-loadscope-reorder
+
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -q docs runs/docs
 
 bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/window_pooling.py --out $(BENCH)/window_pooling.json

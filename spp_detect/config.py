@@ -27,6 +27,7 @@ BACKBONES = (
     "mobilenet_v3_large",
     "small5",
 )
+TIMM = "timm:"  # before the name of a trunk of timm's
 PRESETS = ("default", "paper", "release", "tuned-trunk", "fast-rcnn")
 RULES = ("paper", "release")
 DISTINCT = ("clamped", "unclamped")

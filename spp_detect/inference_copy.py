@@ -64,7 +64,8 @@ def freeze(source: nn.Module, precision: str) -> nn.Module:
     frozen = copy.deepcopy(source).eval()
     for parent in list(frozen.modules()):
         for (before, conv), (name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            # A kind of its own may do more than normalise, as timm's with activations.
+            if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
                 setattr(parent, before, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, name, nn.Identity())
     if rounds:

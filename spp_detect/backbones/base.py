@@ -50,17 +50,24 @@ class Backbone(nn.Module):
         Channels of the map.
     input_format : InputFormat
         How pixels are normalised.
+    grid : CellGrid, optional
+        Where the map's cells lie; computed from the layers if not given.
     """
 
     def __init__(
-        self, name: str, layers: nn.Module, channels: int, input_format: InputFormat
+        self,
+        name: str,
+        layers: nn.Module,
+        channels: int,
+        input_format: InputFormat,
+        grid: CellGrid | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.layers = layers
         self.channels = channels
         self.input_format = input_format
-        self.grid = measure_grid(layers)
+        self.grid = grid or measure_grid(layers)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute maps: (N, 3, H, W) normalised pixels to (N, channels, h, w)."""

@@ -10,8 +10,9 @@ import torchvision
 from torch import nn
 
 from spp_detect.backbones.base import IMAGENET_RGB, Backbone
+from spp_detect.backbones.timm_nets import build_timm
 from spp_detect.backbones.zf5 import build_zf5
-from spp_detect.config import BACKBONES, ConfigError
+from spp_detect.config import BACKBONES, TIMM, ConfigError
 from spp_detect.kernels.max_pool import pool_maps
 
 
@@ -107,15 +108,19 @@ _MAKERS: dict[str, Callable[[], Backbone]] = {
 
 
 def build_backbone(name: str) -> Backbone:
-    """Build a trunk with fresh weights, in evaluation mode.
+    """Build a trunk with fresh weights, in evaluation mode: one of BACKBONES, or "timm:NAME".
 
     Raises
     ------
     ConfigError
-        For an unknown name.
+        For an unknown name, and a net of timm that is no trunk of stride 16.
     """
+    if name.startswith(TIMM):
+        return build_timm(name).eval()
     if name not in BACKBONES:
-        raise ConfigError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
+        raise ConfigError(
+            f"backbone {name!r}: expected one of {', '.join(BACKBONES)}, or {TIMM}NAME"
+        )
     backbone = _MAKERS[name]()
     _replace_pooling(backbone)
     return backbone.eval()

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spp_detect.backbones.base import Backbone
+from spp_detect.backbones.timm_nets import download_weights, rename_weights
+from spp_detect.config import TIMM
 from spp_detect.progress import is_shown
 
 # torchvision's names of what the paper calls fc6 and fc7.
@@ -32,9 +34,9 @@ def load_weights(backbone: Backbone, source: str) -> str:
     backbone : Backbone
         The trunk; its weights are replaced.
     source : str
-        "imagenet" for torchvision's download, "none" to keep the fresh weights, or the path of a
-        .safetensors or .pth state dict under torchvision's names. Later layers that the trunk does
-        not have may be there or not.
+        "imagenet" for torchvision's download, or timm's for its trunks, "none" to keep the fresh
+        weights, or the path of a .safetensors or .pth state dict under torchvision's, or timm's,
+        names. Later layers that the trunk does not have may be there or not.
 
     Returns
     -------
@@ -48,7 +50,10 @@ def load_weights(backbone: Backbone, source: str) -> str:
     """
     if source == "none":
         return "none"
-    _fit(backbone, _find(backbone.name, source), source)
+    state = _find(backbone.name, source)
+    if backbone.name.startswith(TIMM):
+        state = rename_weights(backbone.layers, state)
+    _fit(backbone, state, source)
     return source if source == "imagenet" else Path(source).name
 
 
@@ -86,6 +91,8 @@ def _find(name: str, source: str) -> dict[str, torch.Tensor]:
 
 
 def _download(name: str) -> dict[str, torch.Tensor]:
+    if name.startswith(TIMM):
+        return _download_by_timm(name)
     try:
         weights = torchvision.models.get_model_weights(name)
     except ValueError as error:
@@ -102,6 +109,17 @@ def _download(name: str) -> dict[str, torch.Tensor]:
             f"fetch that file by other means and give --weights {Path(best.url).name}"
         ) from error
     return state
+
+
+def _download_by_timm(name: str) -> dict[str, torch.Tensor]:
+    try:
+        return download_weights(name)
+    except Exception as error:  # no network, no weights of that name, a damaged file in the cache
+        reason = " ".join(str(error).split())[:120]
+        raise WeightsError(
+            f"weights imagenet: timm cannot download those of {name} ({reason}); "
+            "give --weights FILE or none"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from spp_detect.config import (
     BACKBONES,
     PRESETS,
     TEST_TIME,
+    TIMM,
     ConfigError,
     parse_setting,
     read_settings,
@@ -43,6 +44,20 @@ class FiniteFloat(click.ParamType):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+class BackboneName(click.Choice[str]):
+    """A trunk of the program's own list, or any of timm's."""
+
+    def __init__(self) -> None:
+        super().__init__([*BACKBONES, f"{TIMM}NAME"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check a name of the list; timm knows its own."""
+        name = str(value)
+        if name.startswith(TIMM) and name != f"{TIMM}NAME":
+            return name
+        return str(super().convert(value, param, ctx))
 
 
 path_type = click.Path(path_type=Path)
@@ -95,8 +110,9 @@ map_budget_option = click.option(
 )
 backbone_option = click.option(
     "--backbone",
-    type=click.Choice(BACKBONES),
-    help="Trunk: a network's convolutions, up to where a cell is about 16 pixels.",
+    type=BackboneName(),
+    help="Trunk: a network's convolutions, up to where a cell is about 16 pixels; with the extra "
+    "timm any of its nets that has such a map.",
 )
 weights_option = click.option(
     "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
