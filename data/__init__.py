@@ -9,7 +9,7 @@ from data.dataset import (
     list_splits,
     open_dataset,
 )
-from data.errors import DataError
+from data.errors import DataError, MemoryShortageError
 from data.faults import Fault, summarise_faults
 from data.folder import find_others, find_photographs
 from data.labels import LabelledSet, Labels, Photograph, join_sets, select_classes
@@ -27,6 +27,7 @@ __all__ = [
     "Fault",
     "LabelledSet",
     "Labels",
+    "MemoryShortageError",
     "PhotoLike",
     "Photograph",
     "as_photo",

@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""The error of this package, and the kind of it that may pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 
 class DataError(ValueError):
     """A photograph, an annotation or a folder is not what it should be; one line says why."""
+
+
+class MemoryShortageError(DataError):
+    """A photograph for which the memory does not suffice, alone or beside others."""
 
 
 def problem(path: Path, what: str) -> DataError:

@@ -27,7 +27,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from data.errors import DataError, problem
+from data.errors import DataError, MemoryShortageError, problem
 
 PhotoLike: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]"
 
@@ -281,6 +281,9 @@ def _blaming(path: Path, what: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except MemoryError as error:
+        told = problem(path, "out of memory; expected a smaller photograph, or more memory")
+        raise MemoryShortageError(str(told)) from error
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise problem(path, f"{what} ({reason}); expected a whole photograph") from error

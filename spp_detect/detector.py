@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data import DEFAULT_MAX_SIDE, DataError, PhotoLike, as_photo, find_photographs
+from data import (
+    DEFAULT_MAX_SIDE,
+    DataError,
+    MemoryShortageError,
+    PhotoLike,
+    as_photo,
+    find_photographs,
+)
 from eval import Detections
 from proposals import ProposalSettings, propose
 from spp_detect.backbones import build_backbone, load_weights
@@ -34,6 +41,7 @@ from spp_detect.model_folder import (
     read_description,
     save_model,
 )
+from spp_detect.out_of_memory import ERRORS, is_out_of_memory, tell_out_of_memory
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.public_trunk import MOST_DIFFERENCE, PublicTrunk
@@ -250,14 +258,38 @@ class PhotoDetector(ABC):
         Yields
         ------
         tuple of Path and Detections, or of Path and DataError
-            The error is that of a photograph that cannot be read.
+            The error is that of a photograph that cannot be read, or for which the memory does not
+            suffice: such come last, when each has been tried again with nothing beside it.
         """
+        starved = []
+        for path, found in self._detect_ahead(paths, max_side):
+            if isinstance(found, MemoryShortageError):
+                starved.append(path)
+            else:
+                yield path, found
+        for path in starved:
+            yield from self._detect_ahead([path], max_side)
+
+    def _detect_ahead(
+        self, paths: Sequence[Path], max_side: int
+    ) -> Iterator[tuple[Path, Detections | DataError]]:
         source = search_windows(self.proposal_settings)
         for path, prepared in prepare_photos(paths, source, max_side):
             if isinstance(prepared, DataError):
                 yield path, prepared
             else:
-                yield path, self.detect(*prepared)
+                yield path, self._detect_or_tell(path, *prepared)
+
+    def _detect_or_tell(
+        self, path: Path, photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    ) -> Detections | DataError:
+        """Detect in a photograph; the error is one of memory."""
+        try:
+            return self.detect(photo, windows)
+        except ERRORS as error:
+            if not is_out_of_memory(error):
+                raise
+            return tell_out_of_memory(path, photo)
 
 
 class Detector(PhotoDetector):

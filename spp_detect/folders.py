@@ -143,19 +143,39 @@ def _open_journal(detector: PhotoDetector, out: Path, resume: bool) -> Journal:
 def _detect_missing(
     detector: PhotoDetector, journal: Journal, paths: list[Path], folder: Path, max_side: int
 ) -> Iterator[tuple[Path, Detections | DataError]]:
-    """Take what the journal has, and detect in the other photographs, in their order."""
+    """Take what the journal has, and detect in the other photographs, in their order.
+
+    Those that are tried again for want of memory come last.
+    """
     names = {path: name_below(path, folder) for path in paths}
     # As the files are now, before they are read: one that changes meanwhile is done again.
     stamps = {path: find_stamp(path) for path in paths}
     known = {path: journal.find(names[path], stamps[path]) for path in paths}
     missing = [path for path in paths if known[path] is None]
-    detected = detector.detect_paths(missing, max_side)
+    detected = _note(detector.detect_paths(missing, max_side), journal, names, stamps)
+    ahead = next(detected, None)
     for path in paths:
-        found: Detections | DataError | None = known.pop(path)
-        if found is None:
-            _, found = next(detected)
-            if not isinstance(found, DataError):
-                journal.add(names[path], stamps[path], found)
+        before = known.pop(path)
+        if before is not None:
+            yield path, before
+        elif ahead is not None and ahead[0] == path:
+            yield ahead
+            ahead = next(detected, None)
+    if ahead is not None:
+        yield ahead
+    yield from detected
+
+
+def _note(
+    detected: Iterator[tuple[Path, Detections | DataError]],
+    journal: Journal,
+    names: dict[Path, str],
+    stamps: dict[Path, list[int] | None],
+) -> Iterator[tuple[Path, Detections | DataError]]:
+    """Write what is found into the journal."""
+    for path, found in detected:
+        if not isinstance(found, DataError):
+            journal.add(names[path], stamps[path], found)
         yield path, found
 
 

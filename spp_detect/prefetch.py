@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data import DEFAULT_MAX_SIDE, DataError, read_photo
 from proposals import BoxesFile, ProposalCache, ProposalSettings, propose
+from spp_detect.out_of_memory import ERRORS, is_out_of_memory, tell_out_of_memory
 from spp_detect.threads import get_threads
 
 Photo = NDArray[np.uint8]
@@ -64,7 +65,8 @@ def prepare_photos(
     Yields
     ------
     tuple of Path and (photograph, windows), or of Path and DataError
-        In the order of `paths`; the error is that of an unreadable photograph.
+        In the order of `paths`; the error is that of a photograph that cannot be read, or for
+        which the memory does not suffice.
     """
 
     def prepare(path: Path) -> tuple[Photo, Windows] | DataError:
@@ -72,7 +74,12 @@ def prepare_photos(
             photo = read_photo(path, max_side)
         except DataError as error:
             return error
-        return photo, source(path, photo)
+        try:
+            return photo, source(path, photo)
+        except ERRORS as error:
+            if not is_out_of_memory(error):
+                raise
+            return tell_out_of_memory(path, photo)
 
     yield from zip(paths, work_ahead(prepare, paths), strict=True)
 
