@@ -19,6 +19,16 @@ import torch
 from threadpoolctl import threadpool_limits
 
 
+def _start_numba() -> None:
+    """Start numba's threads, whose start tells the OpenMP that torch may share how many they are."""
+    count = torch.get_num_threads()
+    numba.get_num_threads()
+    torch.set_num_threads(count)
+
+
+_start_numba()
+
+
 def count_cores(root: Path = Path("/")) -> int:
     """Count the cores that this process may use: by its affinity and its containers' quotas.
 

@@ -219,3 +219,16 @@ def test_every_command_that_computes_has_the_option():
         if "threads" not in {parameter.name for parameter in command.params}
     }
     assert without == {"download", "models", "score"}
+
+
+def test_the_start_of_numbas_threads_leaves_torchs_number_as_it_was():
+    program = (
+        "import torch; torch.set_num_threads(1)\n"
+        "import spp_detect.threads as threads, numba\n"
+        "numba.get_num_threads()\n"
+        "first = torch.get_num_threads()\n"
+        "threads.set_threads()\n"
+        "print(first, torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "1"], done.stderr
