@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 
 def _start_numba() -> None:
-    """Start numba's threads, whose start tells the OpenMP that torch may share how many they are."""
+    """Start numba's threads, which tells an OpenMP that torch may share how many they are."""
     count = torch.get_num_threads()
     numba.get_num_threads()
     torch.set_num_threads(count)
