@@ -26,7 +26,7 @@ from data import (
 )
 from eval import Detections
 from proposals import ProposalSettings, propose
-from spp_detect.backbones import build_backbone, load_weights
+from spp_detect.backbones import build_backbone, load_weights, split_backbone
 from spp_detect.calibration import Calibration
 from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig, change_test_time, to_mapping
@@ -404,6 +404,8 @@ class Detector(PhotoDetector):
     def pack(self, folder: str | Path) -> None:
         """Save without the trunk, whose weights everyone can have, and in half precision.
 
+        Of a trunk that was tuned the layers that learnt are kept.
+
         Parameters
         ----------
         folder : str or Path
@@ -413,19 +415,19 @@ class Detector(PhotoDetector):
         Raises
         ------
         ModelError
-            For a model whose trunk was tuned or never had public weights.
+            For a model whose trunk never had public weights.
         """
-        if self.training.train_from or self.config.weights == "none":
-            layer = self.training.train_from
-            own = f"was tuned from {layer}" if layer else "is its own"
-            raise ModelError(f"its trunk {own}: expected one with public weights to pack without")
+        if self.config.weights == "none":
+            raise ModelError(
+                "its trunk is its own: expected one with public weights to pack without"
+            )
         if self.config.weights != PUBLIC_WEIGHTS:
             logger.warning(
                 "packed as if its trunk's weights, %s, were torchvision's; should they compute "
                 "anything else, loading it with torchvision's is refused",
                 self.config.weights,
             )
-        modules = copy.deepcopy(self._heads()).half()
+        modules = copy.deepcopy(self._without_public()).half()
         modules["public_trunk"] = PublicTrunk.of(self.extractor.backbone)
         description = dataclasses.replace(self._describe(), public_trunk=PUBLIC_WEIGHTS)
         save_model(Path(folder), modules, description)
@@ -631,11 +633,18 @@ class Detector(PhotoDetector):
             modules["calibration"] = self.calibration
         return nn.ModuleDict(modules)
 
+    def _without_public(self) -> nn.ModuleDict:
+        """All that is saved but the layers of the trunk whose weights are public."""
+        modules = self._heads()
+        if self.training.train_from:
+            modules["tail"] = split_backbone(self.extractor.backbone, self.training.train_from)[1]
+        return modules
+
     def _load_packed(self, folder: Path, weights: str) -> None:
-        """Load a packed model's heads from its folder and its trunk from weights; check both."""
+        """Load a packed model from its folder and its trunk from weights; check both."""
         backbone = self.extractor.backbone
         load_weights(backbone, weights)
-        modules = self._heads()
+        modules = self._without_public()
         modules["public_trunk"] = check = PublicTrunk.of(backbone)
         load_tensors(folder, modules)
         difference = check.differs(backbone)

@@ -162,8 +162,8 @@ def models() -> None:
 def pack(run: Path, out: Path) -> None:
     """Save RUN small, to hand on: without its trunk, whose weights are public, in half precision.
 
-    For a trunk with torchvision's ImageNet weights that was not tuned. Who loads it needs those
-    weights, downloaded or by --weights; other weights are refused.
+    For a trunk with torchvision's ImageNet weights; of one that was tuned the layers that learnt
+    are kept. Who loads it needs those weights, downloaded or by --weights; others are refused.
     """
     from spp_detect.detector import Detector
     from spp_detect.trained_on import carry_over

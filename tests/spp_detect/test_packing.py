@@ -1,5 +1,6 @@
 """Models that go without their trunk, and those that come with the package."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -18,6 +19,7 @@ from spp_detect.cascade import FirstStage
 from spp_detect.config import TrainingConfig
 from spp_detect.detector import Detector
 from spp_detect.ensemble import load_detector
+from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers
 from spp_detect.heads import Heads
 from spp_detect.model_folder import ModelError
@@ -141,16 +143,32 @@ def test_a_whole_model_takes_no_weights(small_model, weights):
 def test_own_trunks_are_not_packed(small_detector, detector, tmp_path):
     with pytest.raises(ModelError, match="trunk is its own"):
         small_detector.pack(tmp_path)
-    tuned = Detector(
-        detector.config,
-        detector.classes,
-        detector.extractor,
-        detector.heads,
-        training=TrainingConfig(train_from="conv5", finetune_iterations=1),
-    )
-    with pytest.raises(ModelError, match="tuned from conv5"):
-        tuned.pack(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tuned_trunk_keeps_what_learnt(detector, weights, tmp_path):
+    extractor = make_extractor(
+        copy.deepcopy(detector.extractor.backbone), detector.config, torch.device("cpu")
+    )
+    training = TrainingConfig(train_from="conv5", finetune_iterations=1)
+    parts = detector.config, detector.classes, extractor, detector.heads
+    tuned = Detector(*parts, training=training)
+    with torch.no_grad():
+        for parameter in extractor.backbone.layers.conv5.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    tuned.pack(tmp_path / "tuned")
+    detector.pack(tmp_path / "frozen")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("tuned", "frozen")]
+    values = sum(p.numel() for p in extractor.backbone.layers.conv5.state_dict().values())
+    assert sizes[0] - sizes[1] == pytest.approx(2 * values, rel=0.05)
+    loaded = Detector.load(tmp_path / "tuned", "cpu", weights)
+    assert PublicTrunk.of(extractor.backbone).differs(loaded.extractor.backbone) < 1e-3
+    assert PublicTrunk.of(detector.extractor.backbone).differs(loaded.extractor.backbone) > 0.02
+    changed = load_file(weights)
+    changed["conv4.0.weight"] *= 2
+    save_file(changed, tmp_path / "changed.safetensors")
+    with pytest.raises(ModelError, match="not the trunk"):
+        Detector.load(tmp_path / "tuned", "cpu", str(tmp_path / "changed.safetensors"))
 
 
 def test_the_pattern_stays_as_it_is():
