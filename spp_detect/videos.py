@@ -28,6 +28,7 @@ from spp_detect.report.folder import ReportError
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 BOXES, ANNOTATED = "detections.csv", "annotated.mp4"
 CODEC = "vp09"  # VP9: what browsers play and OpenCV writes
+LEAST_READ = 0.95  # of the frames; some files only guess how many they have
 FRAMES_A_SECOND = 25.0  # of a video that does not say
 
 Photo = NDArray[np.uint8]
@@ -44,10 +45,13 @@ class VideoReport(NamedTuple):
         In which was looked.
     detections : int
         In all of them.
+    broken_off : bool
+        Whether clearly fewer frames could be read than the file says it has.
     """
 
     frames: int
     detections: int
+    broken_off: bool
 
 
 def is_video(path: Path) -> bool:
@@ -120,7 +124,7 @@ def report_video(
         raise DataError(f"{path}: no frame can be read; expected a video")
     if frames < count:
         logger.warning("%s: only %d of its %d frames can be read", path, frames, count)
-    return VideoReport(frames, len(rows))
+    return VideoReport(frames, len(rows), frames < LEAST_READ * count)
 
 
 def _open(path: Path, max_side: int) -> cv2.VideoCapture:

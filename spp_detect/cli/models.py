@@ -124,7 +124,7 @@ def detect(
         with telling_how_to_go_on(f"what was found so far is in {out}"):
             video = report_video(detector, folder, out, min_score, max_side, every)
         print(f"{video.frames} frames: {video.detections} detections; {out}")
-        return
+        sys.exit(2 if video.broken_off else 0)
     if every != 1:
         raise click.UsageError("--every: expected with a video")
     told = f"what was found so far is in {out / PAGE}; go on with --resume"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data import DataError, read_photo
+from spp_detect import cli
 from spp_detect.report.drawing import draw_detections
 from spp_detect.report.folder import ReportError
 from spp_detect.videos import is_video, report_video
@@ -62,6 +63,25 @@ def test_each_frame_is_detected_in_as_a_photograph(clip, small_detector, tmp_pat
     for i, shown in enumerate(copy):  # compressed: its own frame is nearest, with its boxes
         errors = [np.abs(one.astype(int) - shown).mean() for one in [*drawn, *frames]]
         assert errors[i] == min(errors)
+
+
+def test_a_video_that_breaks_off_is_told_and_what_is_read_is_kept(
+    clip, small_model, tmp_path, monkeypatch, capsys, caplog
+):
+    broken = tmp_path / "broken.avi"
+    content = clip.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    for path, status in ((broken, 2), (clip, 0)):
+        out = tmp_path / path.stem
+        words = ["detect", str(small_model), str(path), "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["spp-detect", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == status
+    count = len(read_frames(tmp_path / "broken" / "annotated.mp4"))
+    assert 0 < count < 9 and f"{count} frames: " in capsys.readouterr().out
+    assert f"only {count} of its 9 frames can be read" in caplog.text
+    assert len(read_frames(tmp_path / "clip" / "annotated.mp4")) == 9
 
 
 def test_what_cannot_be_read_or_written_is_refused(clip, small_detector, tmp_path):
