@@ -22,7 +22,7 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) \
-		--dist loadscope --no-loadscope-reorder
+		--dist loadscope --no-loadscope-reorder --durations 25
 
 docs: install
 	$(BIN)/sphinx-build -W --keep-going -q docs runs/docs
