@@ -38,7 +38,7 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
 
 @cloup.command(
     epilog=show_examples(
-        "detect photos --model voc2007 --out found",
+        "detect photos --model voc2007_tuned --out found",
         "detect runs/voc07 photos --out found --min-score -0.5 --also crops --also yolo",
         "detect runs/voc07 photos --out -",
         "detect runs/voc07 clip.mp4 --every 5 --out found_clip",
