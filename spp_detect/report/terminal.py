@@ -49,7 +49,9 @@ def show_errors(analysis: ErrorAnalysis, count: int = 3) -> None:
 def show_models(models: Sequence[ReadyModel]) -> None:
     """Print what is known of the models that come with the package."""
     table = Table(title="ready models")
-    table.add_column("name")
+    table.add_column(
+        "name", no_wrap=True, min_width=max((len(one.name) for one in models), default=0)
+    )
     for heading in ("trunk", "classes", "mAP %", "measured on", "MB", "seconds a photograph"):
         table.add_column(heading, justify="right")
     for model in models:
