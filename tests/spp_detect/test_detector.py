@@ -75,7 +75,11 @@ def look_slowly(detector, maps, windows, c, size):
 
 
 def detect_slowly(detector, photo, windows):
-    """Detections as rows (label, score, x1, y1, x2, y2), class by class."""
+    """Detections as rows: label, score, the boxes that it may be, class by class.
+
+    Windows of several passes on the same cells have one score; which of them is kept is rounding's
+    choice. So a detection may be what any of those becomes that score as the kept one does.
+    """
     maps, size = detector.extractor.compute_maps(photo), photo.shape[1::-1]
     rows = []
     for c in range(len(detector.classes)):
@@ -83,7 +87,8 @@ def detect_slowly(detector, photo, windows):
         if detector.config.passes == 1:
             kept = suppress(windows, scores)
             again = suppress(moved[kept], scores[kept])
-            rows += [(c, scores[kept[k]], *vote(moved[kept[k]], moved, scores)) for k in again]
+            places = [kept[k] for k in again]
+            rows += [(c, scores[k], [vote(moved[k], moved, scores)]) for k in places]
             continue
         boxes, all_scores = [windows], [scores]
         moved = moved[scores > -1]
@@ -92,7 +97,9 @@ def detect_slowly(detector, photo, windows):
             scores, moved = look_slowly(detector, maps, moved, c, size)
             all_scores.append(scores)
         boxes, scores = np.concatenate(boxes), np.concatenate(all_scores)
-        rows += [(c, scores[k], *vote(boxes[k], boxes, scores)) for k in suppress(boxes, scores)]
+        for k in suppress(boxes, scores):
+            tied = np.flatnonzero(np.abs(scores - scores[k]) < 1e-5)
+            rows.append((c, scores[k], [vote(boxes[i], boxes, scores) for i in tied]))
     return sorted(rows, key=lambda row: -row[1])
 
 
@@ -107,11 +114,14 @@ def test_detect_equals_the_slow_reading(small_detector, photo, passes):
     detector = with_constants(small_detector, passes=passes)
     windows = propose(photo, detector.proposal_settings)[:150]
     found = detector.detect(photo, windows)
-    expected = np.array(detect_slowly(detector, photo, windows))
+    expected = detect_slowly(detector, photo, windows)
     assert len(found.scores) == len(expected) > 5
-    np.testing.assert_allclose(found.scores, expected[:, 1], atol=1e-4)
-    assert (found.labels == expected[:, 0]).all()
-    np.testing.assert_allclose(found.boxes, expected[:, 2:], atol=1e-2)
+    np.testing.assert_allclose(found.scores, [row[1] for row in expected], atol=1e-4)
+    assert found.labels.tolist() == [row[0] for row in expected]
+    for box, (_, _, boxes) in zip(found.boxes, expected, strict=True):
+        assert min(np.abs(box - one).max() for one in boxes) < 1e-2
+    # Most are not tied: their boxes are known for certain.
+    assert np.mean([len(boxes) == 1 for _, _, boxes in expected]) > 0.6
 
 
 def test_constants_of_test_time_are_changed_and_no_others(small_detector, photo):

@@ -9,8 +9,18 @@ import torch
 from data import LabelledSet, Labels, make_synthetic_set, open_dataset
 from spp_detect.evaluation import detect_dataset, measure
 from spp_detect.experiments.demo import PHOTOGRAPHS, train_detector, train_trunk
+from spp_detect.threads import get_threads, set_threads
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    """As on two cores: how sums are rounded, and so what is learnt, depends on their number."""
+    before = get_threads()
+    set_threads(2)
+    yield
+    set_threads(before)
 
 
 @pytest.fixture(scope="module")
