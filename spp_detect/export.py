@@ -223,9 +223,11 @@ def _write_head(detector: Detector, path: Path) -> None:
 def _add_pyramid(graph: _Graph, levels: tuple[int, ...]) -> str:
     """Pool each level by MaxRoiPool, whose regions are (0, left, top, right, bottom)."""
     corners = graph.add("Cast", "cells", to=1)  # float32
+    bounds = (("starts", 0), ("ends", 1), ("axes", 1))
+    first_column = [graph.hold(name, np.array([value], np.int64)) for name, value in bounds]
     photograph = graph.add(
         "Mul",
-        graph.add("Slice", corners, *(graph.hold(*one) for one in _first_column())),
+        graph.add("Slice", corners, *first_column),
         graph.hold("nought", np.array(0, np.float32)),
     )
     regions = graph.add("Concat", photograph, corners, axis=1)
@@ -234,11 +236,6 @@ def _add_pyramid(graph: _Graph, levels: tuple[int, ...]) -> str:
         for n in levels
     ]
     return graph.add("Concat", *parts, axis=1)
-
-
-def _first_column() -> list[tuple[str, NDArray[np.int64]]]:
-    values = (("starts", 0), ("ends", 1), ("axes", 1))
-    return [(name, np.array([value], np.int64)) for name, value in values]
 
 
 def _add_fc(graph: _Graph, detector: Detector, pooled: str) -> str:

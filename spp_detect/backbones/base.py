@@ -85,6 +85,27 @@ class Backbone(nn.Module):
         return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
+class InOrder(nn.Module):
+    """Layers of which each takes what the one before it gives, under names of their own.
+
+    Parameters
+    ----------
+    layers : OrderedDict of str to nn.Module
+        By the names of their state dicts.
+    """
+
+    def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute what the last layer gives."""
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
 @dataclass(frozen=True)
 class Segment:
     """Some of a trunk's layers, one after the other.

@@ -9,37 +9,25 @@ import torch
 import torchvision
 from torch import nn
 
-from spp_detect.backbones.base import IMAGENET_RGB, Backbone
+from spp_detect.backbones.base import IMAGENET_RGB, Backbone, InOrder
 from spp_detect.backbones.timm_nets import build_timm
 from spp_detect.backbones.zf5 import build_zf5
 from spp_detect.config import BACKBONES, TIMM, ConfigError
 from spp_detect.kernels.max_pool import pool_maps
 
 
-class _Net(nn.Module):
-    """Layers run in order under torchvision's own names, so that its state dicts fit."""
-
-    def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        for layer in self.children():
-            x = layer(x)
-        return x
-
-
 def _cut_features(name: str, stop: int, channels: int) -> Backbone:
     net = torchvision.models.get_model(name, weights=None)
-    return Backbone(name, _Net(OrderedDict(features=net.features[:stop])), channels, IMAGENET_RGB)
+    return Backbone(
+        name, InOrder(OrderedDict(features=net.features[:stop])), channels, IMAGENET_RGB
+    )
 
 
 def _cut_resnet(name: str, channels: int) -> Backbone:
     net = torchvision.models.get_model(name, weights=None)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
     layers = OrderedDict((part, getattr(net, part)) for part in names)
-    return Backbone(name, _Net(layers), channels, IMAGENET_RGB)
+    return Backbone(name, InOrder(layers), channels, IMAGENET_RGB)
 
 
 def _cut_mobilenet(name: str, block: int, part: str, channels: int) -> Backbone:
@@ -48,8 +36,10 @@ def _cut_mobilenet(name: str, block: int, part: str, channels: int) -> Backbone:
     layers = OrderedDict((str(i), net.features[i]) for i in range(block))
     widening = nn.Module()
     widening.add_module(part, nn.Sequential(getattr(net.features[block], part)[0]))
-    layers[str(block)] = _Net(OrderedDict(widening.named_children()))
-    return Backbone(name, _Net(OrderedDict(features=nn.Sequential(layers))), channels, IMAGENET_RGB)
+    layers[str(block)] = InOrder(OrderedDict(widening.named_children()))
+    return Backbone(
+        name, InOrder(OrderedDict(features=nn.Sequential(layers))), channels, IMAGENET_RGB
+    )
 
 
 def _build_small(name: str) -> Backbone:
@@ -67,7 +57,7 @@ def _build_small(name: str) -> Backbone:
         (f"conv{i}", block(widths[i - 1], widths[i], 2)) for i in range(1, len(widths))
     )
     layers["conv5"] = block(128, 128, 1)
-    return Backbone(name, _Net(layers), 128, IMAGENET_RGB)
+    return Backbone(name, InOrder(layers), 128, IMAGENET_RGB)
 
 
 class _MaxPool(nn.MaxPool2d):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spp_detect.backbones.base import Backbone, InputFormat
+from spp_detect.backbones.base import Backbone, InOrder, InputFormat
 from spp_detect.config import TIMM, ConfigError
 from spp_detect.projection import CellGrid
 
@@ -41,7 +41,7 @@ def build_timm(name: str) -> Backbone:
     net = create_net(name)
     (channels,) = net.feature_info.channels()
     layers = _list_layers(net)
-    grid = measure_grid(layers, name)
+    grid = measure_grid_by_gradient(layers, name)
     return Backbone(name, layers, channels, _find_pixels(name), grid)
 
 
@@ -98,20 +98,6 @@ def _find_pixels(name: str) -> InputFormat:
     return InputFormat("rgb", (255 * r, 255 * g, 255 * b), (255 * sr, 255 * sg, 255 * sb))
 
 
-class _InOrder(nn.Module):
-    """Layers of which each takes what the one before it gives."""
-
-    def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.children():
-            x = layer(x)
-        return x
-
-
 class _Last(nn.Module):
     """A net of features as its last map, channels first."""
 
@@ -130,11 +116,11 @@ def _list_layers(net: Any) -> nn.Module:
     from timm.models import FeatureListNet
 
     if type(net) is FeatureListNet and str(net.output_fmt).endswith("NCHW"):
-        return _InOrder(OrderedDict(net.items())).eval()
+        return InOrder(OrderedDict(net.items())).eval()
     return _Last(net).eval()
 
 
-def measure_grid(layers: nn.Module, name: str) -> CellGrid:
+def measure_grid_by_gradient(layers: nn.Module, name: str) -> CellGrid:
     """Measure where a map's cells lie: at the middle of the pixels that reach them.
 
     On a copy in which all weights are positive and alike, nothing is normalised or gated and maxima

@@ -53,8 +53,9 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
         "--min-score",
         type=FiniteFloat(),
         default=-0.8,
-        help="Least score of a detection: of an SVM's class, above 0 more likely it than not; the "
-        "page has a slider from here upwards, and probabilities where the model knows them.",
+        help="Least score of a detection, which is 0 on an SVM's border between its class and all "
+        "else. The page has a slider from here upwards, and probabilities where the model knows "
+        "them.",
     ),
     test_time_option,
     click.option(

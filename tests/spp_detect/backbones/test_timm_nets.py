@@ -11,7 +11,7 @@ from torch import nn
 from data import read_photo
 from spp_detect import cli
 from spp_detect.backbones import BACKBONES, WeightsError, build_backbone, load_weights
-from spp_detect.backbones.timm_nets import measure_grid
+from spp_detect.backbones.timm_nets import measure_grid_by_gradient
 from spp_detect.config import ConfigError
 from spp_detect.detector import Detector
 from spp_detect.inference_copy import InferenceCopy
@@ -22,7 +22,7 @@ timm = pytest.importorskip("timm")
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "vgg16"])
 def test_the_measured_grid_is_the_formulas(name):
     backbone = build_backbone(name)
-    assert measure_grid(backbone.layers, name) == backbone.grid
+    assert measure_grid_by_gradient(backbone.layers, name) == backbone.grid
 
 
 @pytest.mark.parametrize(

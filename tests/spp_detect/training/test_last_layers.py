@@ -13,6 +13,7 @@ from data import read_photo
 from spp_detect.config import ConfigError, make_run_config, make_training_config
 from spp_detect.detector import Detector
 from spp_detect.heads import Heads
+from spp_detect.training.assembly import make_settings
 from spp_detect.training.finetuning import rate_at
 from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
 from spp_detect.training.windows import WindowTable
@@ -210,6 +211,21 @@ def test_a_trunk_learns_under_a_linear_layer(make_run, small_set, small_config, 
     ours, theirs = detector.detect(photo), again.detect(photo)
     np.testing.assert_array_equal(ours.boxes, theirs.boxes)
     np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "feature"),
+    [
+        ("tuned-trunk", {}, "pool5"),
+        ("tuned-trunk", {"finetune_iterations": 8}, "pool5"),
+        ("default", {"finetune_iterations": 8}, "fc7"),
+        ("default", {"finetune_iterations": 8, "train_from": "layer3"}, "fc7"),
+        ("default", {}, "pool5"),
+        ("fast-rcnn", {}, "fc7"),
+    ],
+)
+def test_the_feature_follows_what_is_tuned(preset, settings, feature):
+    assert make_settings(preset, settings).model.feature == feature
 
 
 def test_the_linear_layers_inputs_are_standardised(make_run, small_set, small_config, tmp_path):
