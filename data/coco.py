@@ -21,6 +21,7 @@ from data.labels import (
     order_corners,
 )
 from data.photo import photo_size
+from data.splits import UNSPLIT
 
 SOUGHT = 100  # photographs by which their folder is found: some may be missing
 
@@ -84,7 +85,9 @@ def read_coco(
             told = f"annotation of image id {image_id}; expected an id of 'images'"
             faults.tell(problem(path, told), DROPPED)
     given = (str(path), list(names.values())) if classes is None else ("classes", classes)
-    return build_set(path.parent, path.stem, check_classes(*given), list(records.values()))
+    # A file called all.json is a split by that name, not a set that has none.
+    name = path.name if path.stem == UNSPLIT else path.stem
+    return build_set(path.parent, name, check_classes(*given), list(records.values()))
 
 
 def _read_lists(path: Path) -> list[list[dict[str, Any]]]:

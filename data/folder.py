@@ -81,8 +81,15 @@ def find_others(folder: Path | str) -> list[Path]:
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """List the files of a folder and of the folders in it, sorted, hidden ones left out."""
-    return sorted(p for p in folder.rglob("*") if not _is_hidden(p, folder) and p.is_file())
+    """List the files of a folder and of the folders in it, sorted, hidden ones left out.
+
+    A link to nothing is among them: it is a file that cannot be read.
+    """
+    return sorted(p for p in folder.rglob("*") if not _is_hidden(p, folder) and _is_file(p))
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

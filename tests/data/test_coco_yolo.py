@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data import (
+    UNSPLIT,
     DataError,
     is_labelled,
     join_sets,
@@ -61,6 +62,11 @@ def test_coco(coco):
     assert second.labels.difficult.tolist() == [False, True]
     given = open_dataset(coco, "", classes=["dog", "bicycle"])
     assert given.photographs[1].labels.classes.tolist() == [0, 1]
+
+
+def test_a_coco_file_called_all_is_no_set_without_splits(coco):
+    path = coco.rename(coco.with_name("all.json"))
+    assert open_dataset(path, "val2017").split == "all.json" != UNSPLIT
 
 
 def test_coco_agrees_with_pycocotools(coco):

@@ -378,6 +378,13 @@ def test_of_many_files_the_damaged_ones_are_named(spp, small_model, many, tmp_pa
     assert sum("skipped: " in line for line in errors.splitlines()) == 10
 
 
+def test_a_link_to_nothing_is_a_failure(spp, small_model, many, tmp_path):
+    (many / "lost.jpg").symlink_to(tmp_path / "nothing")
+    status, told, errors = spp("detect", small_model, many, "--out", tmp_path / "out")
+    assert status == 2 and told.startswith("9 photographs: ") and ", 1 failed;" in told
+    assert f"skipped: {many / 'lost.jpg'}" in errors
+
+
 def test_what_has_changed_or_failed_is_done_again(spp, small_model, many, tmp_path):
     bad = many / "5.jpg"
     good = bad.read_bytes()

@@ -1,0 +1,95 @@
+"""What the parts of the ready models give, and the two together, on a split of all of VOC 2007.
+
+    python benchmarks/ready_models.py VOC WEIGHTS --work runs/ready_models \
+        --out results/voc2007/ready_models.json
+
+Each photograph is searched, and its windows scored by each model, once; every row selects among
+the same scores. Nothing is chosen here: the rows are those of the paper's tables, the models' own
+defaults, and both models' windows joined as `evaluate MODEL MODEL` joins them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from timing import write_result
+
+from data import DEFAULT_MAX_SIDE, open_dataset
+from eval import Detections
+from proposals import ProposalCache
+from spp_detect.detector import Detector, PhotoDetector
+from spp_detect.ensemble import CombinedDetector
+from spp_detect.evaluation import measure, prepare_dataset
+from spp_detect.postprocess import ScoredWindows, select_detections
+from spp_detect.prefetch import search_windows
+from spp_detect.threads import set_threads
+
+MODELS = ("voc2007", "voc2007_tuned")
+# Each row: in how many passes its windows are scored, None as the model says, and how
+# `select_detections` selects.
+ROWS: dict[str, tuple[int | None, dict[str, bool]]] = {
+    "no regression": (1, {"regress": False}),
+    "regression": (1, {"vote": False}),
+    "regression, vote": (1, {}),
+    "scored again where they lie then, no vote": (None, {"vote": False}),
+    "scored again where they lie then, vote: the default": (None, {}),
+}
+
+
+def select_rows(
+    scored: list[list[ScoredWindows]], detector: PhotoDetector
+) -> dict[str, Detections]:
+    """Select a photograph's detections in every row, from each model's passes."""
+    found = {}
+    for row, (passes, way) in ROWS.items():
+        config = detector.change(passes=passes).config if passes else detector.config
+        found[row] = select_detections(
+            [one for own in scored for one in own[:passes]], config, **way
+        )
+    return found
+
+
+def detect_together(
+    detectors: list[Detector], photo: NDArray[np.uint8], windows: NDArray[np.float32]
+) -> dict[str, dict[str, Detections]]:
+    """Detect by each model, and by all joined, in every row."""
+    scored = [one.score_passes(photo, windows, one.config.passes) for one in detectors]
+    found = {
+        name: select_rows([own], detector)
+        for name, own, detector in zip(MODELS, scored, detectors, strict=True)
+    }
+    found["both"] = select_rows(scored, CombinedDetector(detectors))
+    return found
+
+
+def main() -> None:
+    """Detect once, measure every row, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--work", type=Path, required=True, help="keeps the windows")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    set_threads()
+    dataset = open_dataset(arguments.data, arguments.split)
+    detectors = [Detector.load(name, weights=arguments.weights) for name in MODELS]
+    cache = ProposalCache(arguments.work)
+    source = search_windows(detectors[0].proposal_settings, cache)
+    found: dict[str, dict[str, list[Detections]]] = {}
+    for photo, windows in prepare_dataset(dataset, source, DEFAULT_MAX_SIDE):
+        for model, rows in detect_together(detectors, photo, windows).items():
+            for row, one in rows.items():
+                found.setdefault(model, {}).setdefault(row, []).append(one)
+    measured = {
+        model: {row: measure(own, dataset)[1] for row, own in rows.items()}
+        for model, rows in found.items()
+    }
+    write_result(arguments.out, {"rows": measured, "photographs": len(dataset)})
+
+
+if __name__ == "__main__":
+    main()
