@@ -1,6 +1,9 @@
-"""Window pooling on a GPU, by Triton: maxima over blocks of cells, then one pass per level."""
+"""Window pooling on a GPU, by Triton: maxima over blocks of cells, then all levels in one launch."""
 
 from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
 
 import torch
 import triton
@@ -8,6 +11,7 @@ import triton.language as tl
 
 DEPTH = 4  # tables of maxima over blocks of 1, 2, 4 and 8 cells along either axis
 CHANNELS = 64  # of one program
+MOST_TABLES = 1 << 30  # bytes: of a larger map there are fewer tables
 
 
 def pool_on_gpu(
@@ -15,34 +19,73 @@ def pool_on_gpu(
 ) -> torch.Tensor:
     """Pool windows as `kernels.pool_windows` does, on the GPU where the map is."""
     channels = feature_map.shape[2]
-    length = channels * sum(n * n for n in levels)
-    pooled = feature_map.new_empty((len(cells), length))
+    pooled = feature_map.new_empty((len(cells), channels * sum(n * n for n in levels)))
     if not len(cells):
         return pooled
-    tables, cells = _tabulate(feature_map), cells.contiguous()
-    sizes = (*feature_map.shape, length)
-    grid = (len(cells), triton.cdiv(channels, CHANNELS))
-    first = 0
-    for n in levels:
-        bins = triton.next_power_of_2(n * n)
-        _pool_level[grid](tables, cells, pooled, *sizes, first, n, bins, DEPTH, CHANNELS)
-        first += channels * n * n
+    depth = choose_depth(feature_map)
+    tables = _tabulate(feature_map, depth)
+    grid, sizes, constants = lay_out(feature_map, cells, levels)
+    described = describe_levels(levels, channels, cells.device)
+    _pool[grid](tables, cells.contiguous(), described, pooled, *sizes, DEPTH=depth, **constants)
     return pooled
 
 
-def _tabulate(feature_map: torch.Tensor) -> torch.Tensor:
+def lay_out(
+    feature_map: torch.Tensor, cells: torch.Tensor, levels: tuple[int, ...]
+) -> tuple[tuple[int, int, int], tuple[int, ...], dict[str, Any]]:
+    """Lay out a launch over windows, blocks of channels and levels.
+
+    Returns
+    -------
+    grid : tuple of three int
+        Programs along each.
+    sizes : tuple of four int
+        Of the map, then the length of a pooled window.
+    constants : dict
+        What a kernel is compiled for.
+    """
+    channels = feature_map.shape[2]
+    grid = len(cells), triton.cdiv(channels, CHANNELS), len(levels)
+    sizes = *feature_map.shape, channels * sum(n * n for n in levels)
+    double = feature_map.dtype == torch.float64
+    constants = {
+        "BINS": triton.next_power_of_2(max(levels) ** 2),
+        "CHANNELS": CHANNELS,
+        "TYPE": tl.float64 if double else tl.float32,
+    }
+    return grid, sizes, constants
+
+
+def describe_levels(
+    levels: tuple[int, ...], channels: int, device: torch.device
+) -> torch.Tensor:
+    """Describe levels for a kernel: the side of each and where its values begin, int32 (L, 2)."""
+    starts = accumulate((channels * n * n for n in levels[:-1]), initial=0)
+    described = torch.tensor(list(zip(levels, starts, strict=True)), dtype=torch.int32)
+    return described.to(device, non_blocking=True)
+
+
+def choose_depth(feature_map: torch.Tensor) -> int:
+    """Choose how many sizes of blocks are tabulated along either axis: fewer of a large map."""
+    size = feature_map.numel() * feature_map.element_size()
+    return max(d for d in range(1, DEPTH + 1) if d == 1 or size * d * d <= MOST_TABLES)
+
+
+def _tabulate(feature_map: torch.Tensor, depth: int) -> torch.Tensor:
     """Maxima over blocks that start at a cell: (A, A, H, W, C), blocks of 2^a rows, 2^b columns.
 
     Blocks that would leave the map hold anything.
     """
+    if depth == 1:
+        return feature_map.contiguous()
     height, width, _ = feature_map.shape
-    tables = feature_map.new_empty((DEPTH, DEPTH, *feature_map.shape))
+    tables = feature_map.new_empty((depth, depth, *feature_map.shape))
     tables[0, 0] = feature_map
-    for a in range(1, DEPTH):
+    for a in range(1, depth):
         step, table = 1 << (a - 1), tables[a - 1, 0]
         if height > step:
             torch.maximum(table[:-step], table[step:], out=tables[a, 0, :-step])
-    for b in range(1, DEPTH):
+    for b in range(1, depth):
         step, table = 1 << (b - 1), tables[:, b - 1]
         if width > step:
             torch.maximum(table[:, :, :-step], table[:, :, step:], out=tables[:, b, :, :-step])
@@ -50,46 +93,51 @@ def _tabulate(feature_map: torch.Tensor) -> torch.Tensor:
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def _pool_level(  # type: ignore[no-untyped-def]
+def _pool(  # type: ignore[no-untyped-def]
     tables,
     cells,
+    levels,
     pooled,
     height,
     width,
     channels,
     length,
-    first,
-    N: tl.constexpr,
     BINS: tl.constexpr,
-    DEPTH: tl.constexpr,
     CHANNELS: tl.constexpr,
+    TYPE: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):
-    """Pool one window into the N × N bins of a level, for some channels."""
+    """Pool one window into the bins of one level, for some channels."""
     window = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    n, first = tl.load(levels + 2 * tl.program_id(2)), tl.load(levels + 2 * tl.program_id(2) + 1)
     bins = tl.arange(0, BINS)
-    left, top = tl.load(cells + 4 * window), tl.load(cells + 4 * window + 1)
-    columns = tl.load(cells + 4 * window + 2) - left + 1
-    rows = tl.load(cells + 4 * window + 3) - top + 1
+    x0, x1, columns = find_edges(cells + 4 * window, bins % n, n)
     # The padding repeats the last row of bins.
-    i, j = tl.minimum(bins // N, N - 1), bins % N
-    y0, y1 = top + i * rows // N, top + ((i + 1) * rows + N - 1) // N
-    x0, x1 = left + j * columns // N, left + ((j + 1) * columns + N - 1) // N
+    y0, y1, rows = find_edges(cells + 4 * window + 1, tl.minimum(bins // n, n - 1), n)
     # Blocks no longer than the shortest bin; the longest has two cells more.
-    a, b = _find_depth(rows // N, DEPTH), _find_depth(columns // N, DEPTH)
+    a, b = _find_depth(rows // n, DEPTH), _find_depth(columns // n, DEPTH)
     tall, wide = 1 << a, 1 << b
     table = tables + (a * DEPTH + b).to(tl.int64) * height * width * channels
-    inside = c[None, :] < channels
+    inside = (c[None, :] < channels) & (bins[:, None] < n * n)
     offset = (y0 * width + x0)[:, None] * channels + c[None, :]
-    maxima = tl.load(table + offset, inside).to(tl.float32)
-    for step in range(0, rows // N + 2, tall):
+    maxima = tl.load(table + offset, inside, other=0).to(TYPE)
+    for step in range(0, rows // n + 2, tall):
         y = tl.minimum(y0 + step, y1 - tall)
-        for across in range(0, columns // N + 2, wide):
+        for across in range(0, columns // n + 2, wide):
             x = tl.minimum(x0 + across, x1 - wide)
             offset = (y * width + x)[:, None] * channels + c[None, :]
-            maxima = tl.maximum(maxima, tl.load(table + offset, inside).to(tl.float32))
-    place = pooled + window * length + first + c[:, None] * (N * N) + bins[None, :]
-    tl.store(place, tl.trans(maxima), (c[:, None] < channels) & (bins[None, :] < N * N))
+            maxima = tl.maximum(maxima, tl.load(table + offset, inside, other=0).to(TYPE))
+    place = pooled + window * length + first + c[:, None] * (n * n) + bins[None, :]
+    tl.store(place, tl.trans(maxima), tl.trans(inside))
+
+
+@triton.jit
+def find_edges(corner, i, n):  # type: ignore[no-untyped-def]
+    """Find along one axis where bins i of n begin and end, and the window's cells."""
+    start = tl.load(corner)
+    cells = tl.load(corner + 2) - start + 1
+    return start + i * cells // n, start + ((i + 1) * cells + n - 1) // n, cells
 
 
 @triton.jit
