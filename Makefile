@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test bench docs install clean
+.PHONY: demo test bench gpu docs install clean
 
 # What `make bench` measures on: labelled photographs, a trunk's weights, a model trained on them.
 DATA ?= ../shared/voc2007-mini/VOCdevkit/VOC2007
@@ -38,6 +38,10 @@ bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/detection.py $(RUN) $(DATA) --out $(BENCH)/detection.json
 	$(BIN)/python benchmarks/beside_other_work.py $(RUN) $(DATA) --out $(BENCH)/beside_other_work.json
 	$(BIN)/spp-detect benchmark $(RUN) $(DATA) --images 5 --out $(BENCH)/rcnn
+
+# With the Python that has torch on that machine: nothing of torch is installed or replaced.
+gpu:
+	$(PYTHON) benchmarks/on_gpu.py $(DATA) $(WEIGHTS) --out results/gpu
 
 $(RUN)/metrics.json: | install
 	$(BIN)/spp-detect train $(DATA) --weights $(WEIGHTS) --out $(RUN) \

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import torch
 
 
@@ -22,8 +25,17 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for matrix products of bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = torch.cpu.get_capabilities()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return bool(_find_instructions() & {"avx512_bf16", "amx_bf16"})
+
+
+@cache
+def _find_instructions() -> set[str]:
+    """What the processor can do, by torch, or by Linux where torch is one that does not tell."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {name for name, has in torch.cpu.get_capabilities().items() if has}
+    processor = Path("/proc/cpuinfo")
+    lines = processor.read_text().splitlines() if processor.is_file() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def find_dtype(name: str, device: torch.device) -> str:

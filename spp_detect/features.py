@@ -152,12 +152,33 @@ def round_half(values: torch.Tensor) -> torch.Tensor:
     return values.float().clamp(-HALF_MAX, HALF_MAX).half()
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy from the CPU to a device; to a GPU without waiting until the copy is done."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def choose_device(name: str) -> torch.device:
-    """Turn auto, cpu or cuda into a device; ConfigError where there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
+    """Turn auto, cpu or cuda into a device; ConfigError where there is no such device.
+
+    Where it is a GPU, this process computes float32 as such from then on, not as TensorFloat-32,
+    and convolutions the same from run to run.
+    """
+    if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: torch sees no GPU on this machine; give cpu or auto")
-    return torch.device(name)
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        compute_exactly()
+    return device
+
+
+def compute_exactly() -> None:
+    """Take back what cuDNN does by default: TensorFloat-32, which has 10 of float32's 23 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    # Else a fine-tuning that is stopped and resumed would not come out the same, to the bit.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False

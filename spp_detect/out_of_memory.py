@@ -1,7 +1,9 @@
-"""Photographs for which the memory does not suffice: one's failure, not the run's."""
+"""Where memory does not suffice: a smaller batch on a GPU, else one photograph's failure."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from data import MemoryShortageError
+
+logger = logging.getLogger(__name__)
 
 # NumPy's, torch's on a GPU and on the CPU, OpenCV's; the last two are known by their words.
 ERRORS = (MemoryError, torch.OutOfMemoryError, RuntimeError, cv2.error)
@@ -28,3 +32,40 @@ def tell_out_of_memory(path: Path, photo: NDArray[np.uint8]) -> MemoryShortageEr
     height, width = photo.shape[:2]
     told = f"out of memory at {width} x {height} pixels; expected a smaller one, or more memory"
     return MemoryShortageError(" ".join(f"{path}: {told}".splitlines()))
+
+
+def work_in_batches(work: Callable[[int, int], None], count: int, size: int) -> int:
+    """Do a work on rows, batch by batch; where a GPU's memory does not suffice, in smaller ones.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the first row of a batch and the batch's size; the last batch may be of fewer rows.
+    count : int
+        Rows in all.
+    size : int
+        Of a batch, to begin with.
+
+    Returns
+    -------
+    int
+        The size that sufficed, for the next time.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        Where the memory does not suffice for one row.
+    """
+    start = 0
+    while start < count:
+        try:
+            work(start, size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            logger.warning("out of memory on the GPU in batches of %d: halved", size)
+            size //= 2
+            torch.cuda.empty_cache()
+        else:
+            start += size
+    return size

@@ -49,6 +49,7 @@ def record_run() -> dict[str, Any]:
             "cores": count_cores(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "tf32": torch.cuda.is_available() and torch.backends.cudnn.allow_tf32,
         },
         "peak_memory_gb": round(_peak_memory() / 1e9, 3),
     }

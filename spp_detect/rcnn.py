@@ -9,7 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, round_half
+from spp_detect.backbones import Backbone
+from spp_detect.config import Config
+from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, round_half, send
+from spp_detect.out_of_memory import work_in_batches
 from spp_detect.projection import unique_rows
 from spp_detect.watch import Watch, unwatched
 
@@ -63,38 +66,51 @@ class WarpSource(PhotoFeatures):
         """Compute a part's maps of regions, each by itself, and pool them whole."""
         extractor = self.extractor
         layer, pyramid = extractor.parts[part].layer, extractor.pyramids[part]
-        distinct = regions.to(extractor.device)
-        features = torch.empty((0, extractor.lengths[part]), device=extractor.device)
-        step = BATCHES[extractor.device.type]
-        for start in range(0, len(distinct), step):
-            batch = distinct[start : start + step]
+        distinct = send(regions, extractor.device)
+        features: torch.Tensor | None = None
+
+        def pool_batch(start: int, size: int) -> None:
+            nonlocal features
+            batch = distinct[start : start + size]
             count = len(batch)
             if self.rounded:
                 # A convolution may round otherwise in a batch of another size.
-                batch = torch.cat([batch, batch[-1:].expand(step - count, 4)])
+                batch = torch.cat([batch, batch[-1:].expand(size - count, 4)])
             with watch("warp"):
                 crops = warp_windows(self.pixels, batch)
             maps = extractor.trunk(crops)[layer]
             with watch("pooling"):
                 pooled = pyramid(maps)[:count]
-            if not start:
+            if features is None:
                 features = pooled.new_empty((len(distinct), extractor.lengths[part]))
             features[start : start + count] = pooled
-        return features
+
+        extractor.batch = work_in_batches(pool_batch, len(distinct), extractor.batch)
+        none = torch.empty((0, extractor.lengths[part]), device=extractor.device)
+        return none if features is None else features
 
 
 class RcnnExtractor(Extractor):
     """The convolutions once per window, then the same pyramid: R-CNN beside SppExtractor.
 
     Scales and rules of the configuration have no meaning here.
+
+    Attributes
+    ----------
+    batch : int
+        Crops of one forward pass.
     """
+
+    def __init__(self, backbone: Backbone, config: Config, device: torch.device) -> None:
+        super().__init__(backbone, config, device)
+        self.batch = BATCHES[device.type]
 
     @torch.inference_mode()
     def compute_maps(self, photo: NDArray[np.uint8], watch: Watch = unwatched) -> WarpSource:
         """Normalise a uint8 RGB photograph (H, W, 3); the maps wait for the windows."""
         height, width = photo.shape[:2]
         with watch("conv"):
-            pixels = self.backbone.normalise(photo).to(self.device)
+            pixels = send(self.backbone.normalise(photo), self.device)
         return WarpSource((width, height), pixels, self)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures
+from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, send
 from spp_detect.projection import choose_scales, clamp_cells, locate_windows, unique_rows
 from spp_detect.watch import Watch, unwatched
 
@@ -127,12 +127,12 @@ class PhotoMaps(PhotoFeatures):
             if not len(rows):
                 continue
             for k, part in enumerate(self.extractor.parts):
-                cells = torch.from_numpy(located[rows, 1 + 4 * k : 5 + 4 * k].copy()).to(device)
+                cells = send(torch.from_numpy(located[rows, 1 + 4 * k : 5 + 4 * k].copy()), device)
                 one_map = self.maps[part.layer][scale].to(device)
                 pooled = self.extractor.pyramids[k].pool_windows(one_map, cells)
                 if len(rows) == len(located) and len(lengths) == 1:
                     return pooled
-                where = torch.from_numpy(rows).to(device)
+                where = send(torch.from_numpy(rows), device)
                 features[where, ends[k] - lengths[k] : ends[k]] = pooled
         return features
 
@@ -154,7 +154,7 @@ class SppExtractor(Extractor):
         size = resized_size((photo.shape[1], photo.shape[0]), scale, limit, rounding)
         # Bilinear without antialiasing, as the release resizes.
         resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
-        pixels = self.backbone.normalise(resized).to(self.device)
+        pixels = send(self.backbone.normalise(resized), self.device)
         maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
         return {layer: one[0].permute(1, 2, 0).contiguous() for layer, one in maps.items()}
 

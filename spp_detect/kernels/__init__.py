@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from shutil import which
-
 import torch
 
+from spp_detect.kernels.compiler import can_compile
 from spp_detect.kernels.cpu import pool_on_cpu
 from spp_detect.kernels.gradient import PoolWindows
 from spp_detect.kernels.reference import pool_with_torch
-
-# It comes with torch on Linux, and compiles with the machine's C compiler.
-HAS_TRITON = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
 
 __all__ = ["PoolWindows", "pool_on_cpu", "pool_windows", "pool_with_torch"]
 
@@ -46,8 +41,13 @@ def pool_windows(
             return pool_on_cpu(feature_map, cells, levels)
         pooled: torch.Tensor = PoolWindows.apply(feature_map, cells, levels)
         return pooled
-    if feature_map.device.type == "cuda" and HAS_TRITON and not learning:
-        from spp_detect.kernels.gpu import pool_on_gpu  # triton takes a second to import
+    if feature_map.device.type != "cuda" or not can_compile():
+        return pool_with_torch(feature_map, cells, levels)
+    if learning:
+        from spp_detect.kernels.gpu_gradient import PoolWindowsOnGpu
 
-        return pool_on_gpu(feature_map, cells, levels)
-    return pool_with_torch(feature_map, cells, levels)
+        pooled = PoolWindowsOnGpu.apply(feature_map, cells, levels)
+        return pooled
+    from spp_detect.kernels.gpu import pool_on_gpu  # triton takes a second to import
+
+    return pool_on_gpu(feature_map, cells, levels)

@@ -1,4 +1,4 @@
-"""Window pooling on a GPU, by Triton: maxima over blocks of cells, then all levels in one launch."""
+"""Window pooling on a GPU, by Triton: maxima over blocks of cells, then all levels at once."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def lay_out(
     return grid, sizes, constants
 
 
-def describe_levels(
-    levels: tuple[int, ...], channels: int, device: torch.device
-) -> torch.Tensor:
+def describe_levels(levels: tuple[int, ...], channels: int, device: torch.device) -> torch.Tensor:
     """Describe levels for a kernel: the side of each and where its values begin, int32 (L, 2)."""
     starts = accumulate((channels * n * n for n in levels[:-1]), initial=0)
     described = torch.tensor(list(zip(levels, starts, strict=True)), dtype=torch.int32)

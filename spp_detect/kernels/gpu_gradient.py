@@ -42,7 +42,7 @@ class PoolWindowsOnGpu(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         if not len(cells):
             return torch.zeros_like(feature_map), None, None
-        scale = _find_scale(gradient)
+        scale = _find_scale(gradient, gradient.numel() // feature_map.shape[2])
         sums = torch.zeros(feature_map.shape, dtype=torch.int64, device=feature_map.device)
         grid, sizes, constants = lay_out(feature_map, cells, ctx.levels)
         described = describe_levels(ctx.levels, feature_map.shape[2], cells.device)
@@ -51,17 +51,15 @@ class PoolWindowsOnGpu(torch.autograd.Function):
         return (sums.double() / scale).to(feature_map.dtype), None, None
 
 
-def _find_scale(gradient: torch.Tensor) -> torch.Tensor:
-    """The power of two by which gradients become whole numbers whose sums stay in 64 bits.
+def _find_scale(gradient: torch.Tensor, most: int) -> torch.Tensor:
+    """The power of two that makes whole numbers of gradients, `most` of which fit in 63 bits.
 
-    float64 (): 0 where a gradient is not finite, so that 0 / 0 comes out in every cell.
+    float64 (): NaN where a gradient is not finite, by which all cells are then divided.
     """
     largest = gradient.abs().amax().double()
-    # At most every bin of every window meets in one cell.
-    most = LARGEST_SUM * gradient.shape[1] / max(gradient.numel() * gradient.shape[1], 1)
-    scale = torch.exp2(torch.floor(torch.log2(most / largest)))
-    scale = torch.where(largest > 0, scale, torch.ones_like(scale))
-    return torch.where(torch.isfinite(largest), scale, torch.zeros_like(scale))
+    scale = torch.exp2(torch.floor(torch.log2(LARGEST_SUM / most / largest)))
+    scale = torch.where(largest > 0, scale, 1.0)
+    return torch.where(torch.isfinite(largest), scale, torch.nan)
 
 
 @triton.jit(do_not_specialize=["width"])
@@ -90,7 +88,7 @@ def _add_to_cells(  # type: ignore[no-untyped-def]
     inside = (c[None, :] < channels) & (bins[:, None] < n * n)
     place = window * length + first + c[None, :] * (n * n) + bins[:, None]
     best = tl.load(pooled + place, inside, other=0).to(TYPE)
-    found = tl.zeros((BINS, CHANNELS), tl.int32)
+    found = tl.full((BINS, CHANNELS), 0, tl.int32)
     # From the last cell to the first, which so has the last word; the longest bin has two cells
     # more than the shortest, which then comes to its first cells several times.
     for up in range(0, rows // n + 2):

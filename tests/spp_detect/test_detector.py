@@ -518,7 +518,7 @@ def test_unfinished_training_says_resume(model):
         Detector.load(model, "cpu")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_gpu_detects_as_the_cpu(small_model, photo):
     """Scores within 1e-3 and boxes within 0.1 pixel, but for pairs that NMS decides by a hair."""
     cpu, gpu = (Detector.load(small_model, d).detect(photo) for d in ("cpu", "cuda"))

@@ -304,6 +304,22 @@ def test_choose_device(monkeypatch):
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
 
 
+def test_a_gpu_computes_float32_as_such_and_convolutions_alike(monkeypatch):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    for one, name, default in (
+        (cudnn, "allow_tf32", True),
+        (cudnn, "deterministic", False),
+        (cudnn, "benchmark", True),
+        (matmul, "allow_tf32", True),
+    ):
+        monkeypatch.setattr(one, name, default)
+    choose_device("cpu")
+    assert cudnn.allow_tf32 and matmul.allow_tf32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    choose_device("auto")
+    assert not (cudnn.allow_tf32 or matmul.allow_tf32 or cudnn.benchmark) and cudnn.deterministic
+
+
 def test_real_photographs(mini_voc):
     """A window of the whole photograph is the whole map, and no window is out of place."""
     from data import read_photo

@@ -209,7 +209,7 @@ def test_a_stage_that_fails_is_left(fake_time):
     assert dict(clock.seconds) == {"outer": 4, "inner": 3}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.gpu
 def test_queued_work_of_a_gpu_is_waited_for():
     device = torch.device("cuda")
     values = torch.rand(4096, 4096, device=device)

@@ -295,24 +295,62 @@ def test_the_gpus_kernel_without_windows(interpreted):
     assert interpreted.pool_on_gpu(random_map(4, 5, 3), none, (6, 1)).shape == (0, 111)
 
 
-@pytest.mark.parametrize("capability", [75, 90])
+@pytest.mark.parametrize("most", [0, 4 * 23 * 31 * 5, 4 * 23 * 31 * 5 * 9, 1 << 30])
+def test_the_gpus_tables_of_a_large_map_are_fewer(interpreted, monkeypatch, most):
+    monkeypatch.setattr(interpreted, "MOST_TABLES", most)
+    feature_map = random_map(23, 31, 5)
+    depth = interpreted.choose_depth(feature_map)
+    assert depth == {0: 1, 4 * 23 * 31 * 5: 1, 4 * 23 * 31 * 5 * 9: 3, 1 << 30: 4}[most]
+    cells = torch.cat([random_cells(6, 23, 31), special_cells(23, 31)])
+    wanted = pool_crops(feature_map, cells, (6, 3, 2, 1))
+    assert torch.equal(interpreted.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
+
+
+GPUS = [75, 90]  # without instructions for bfloat16, and an H100
+
+
+def compile_kernel(kernel, pointers, numbers, constants, capability):
+    """Compile a kernel for a GPU that need not be here."""
+    triton = pytest.importorskip("triton")
+    signature = pointers | dict.fromkeys(numbers, "i32") | dict.fromkeys(constants, "constexpr")
+    source = triton.compiler.ASTSource(kernel, signature, constants)
+    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target).asm["cubin"]
+
+
+def find_constants(side, values):
+    gpu = importlib.import_module("spp_detect.kernels.gpu")
+    feature_map = torch.zeros((2, 2, 4), dtype=values)
+    none = torch.zeros((0, 4), dtype=torch.int32)
+    return gpu.lay_out(feature_map, none, (side, 1))[2]
+
+
+@pytest.mark.parametrize("capability", GPUS)
 @pytest.mark.parametrize("side", [6, 1])
 def test_the_gpus_kernel_compiles_without_a_gpu(capability, side):
-    triton = pytest.importorskip("triton")
+    pytest.importorskip("triton")
     from spp_detect.kernels import gpu
 
-    values, number = "*bf16", "i32"
-    signature = {"tables": values, "cells": "*i32", "pooled": values}
-    signature |= dict.fromkeys(("height", "width", "channels", "length", "first"), number)
-    constants = {"N": side, "BINS": triton.next_power_of_2(side * side), "CHANNELS": gpu.CHANNELS}
-    constants["DEPTH"] = gpu.DEPTH
-    signature |= dict.fromkeys(constants, "constexpr")
-    source = triton.compiler.ASTSource(gpu._pool_level, signature, constants)
-    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
-    assert triton.compile(source, target=target).asm["cubin"]
+    pointers = {"tables": "*bf16", "cells": "*i32", "levels": "*i32", "pooled": "*bf16"}
+    constants = find_constants(side, torch.bfloat16) | {"DEPTH": gpu.DEPTH}
+    numbers = ("height", "width", "channels", "length")
+    assert compile_kernel(gpu._pool, pointers, numbers, constants, capability)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("capability", GPUS)
+@pytest.mark.parametrize("values", ["bf16", "fp16", "fp32", "fp64"])
+def test_the_gpus_gradient_compiles_without_a_gpu(capability, values):
+    pytest.importorskip("triton")
+    from spp_detect.kernels import gpu_gradient
+
+    names = ("feature_map", "cells", "levels", "pooled", "gradient", "scale", "sums")
+    types = (f"*{values}", "*i32", "*i32", f"*{values}", f"*{values}", "*fp64", "*i64")
+    constants = find_constants(6, torch.float64 if values == "fp64" else torch.float32)
+    pointers, numbers = dict(zip(names, types, strict=True)), ("width", "channels", "length")
+    assert compile_kernel(gpu_gradient._add_to_cells, pointers, numbers, constants, capability)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_on_the_gpu(dtype):
     feature_map, cells = random_map(40, 50, 80).to(dtype), random_cells(500, 40, 50)

@@ -446,7 +446,7 @@ def test_a_compressed_model_is_nearly_the_same(
         whole.compress(16)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("train_from", ["", "conv4"])
 def test_on_the_gpu(make_run, small_set, small_config, tmp_path, train_from):
     config = small_config(feature="fc7", train_from=train_from, finetune_iterations=4, fc_width=16)
