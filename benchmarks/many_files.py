@@ -47,14 +47,9 @@ def _claim_sides(content: bytes) -> bytes:
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
-def _flip_within(content: bytes) -> bytes:
-    """A PNG whose compressed pixels are wrong in the middle."""
-    middle = len(content) // 2
-    return (
-        content[:middle]
-        + bytes(255 - byte for byte in content[middle : middle + 64])
-        + (content[middle + 64 :])
-    )
+def _spoil_header(content: bytes) -> bytes:
+    """A PNG whose header does not agree with its checksum."""
+    return content[:20] + bytes([content[20] ^ 1]) + content[21:]
 
 
 # Of a sound JPEG's bytes: the suffix of the spoilt file, and its bytes; None is a link to nothing.
@@ -67,7 +62,7 @@ WAYS: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
     "a page": ("jpg", lambda content: b"<!DOCTYPE html><title>404</title>"),
     "noise": ("jpg", lambda content: np.random.default_rng(0).bytes(4000)),
     "PNG, its first half": ("png", lambda content: _halve(_encode(content, "png"))),
-    "PNG with wrong pixels": ("png", lambda content: _flip_within(_encode(content, "png"))),
+    "PNG, one bit of its header": ("png", lambda content: _spoil_header(_encode(content, "png"))),
     "PNG of 60,000 by 60,000": ("png", lambda content: _claim_sides(_encode(content, "png"))),
     "WebP, its first half": ("webp", lambda content: _halve(_encode(content, "webp"))),
     "BMP, its first half": ("bmp", lambda content: _halve(_encode(content, "bmp"))),

@@ -188,18 +188,10 @@ def _open_photo(path: Path, max_side: int) -> Iterator[ImageFile.ImageFile]:
     with _blaming(path, "cannot be read"):
         stream = path.open("rb")
     with stream:
-        image = _read_header(path, stream)
-        width, height = _turned_size(image)
-        if max(width, height) > max_side:
-            raise problem(
-                path,
-                f"{width} x {height} pixels; expected at most {max_side} a side "
-                "(--max-side raises the limit)",
-            )
-        yield image
+        yield _read_header(path, stream, max_side)
 
 
-def _read_header(path: Path, stream: IO[bytes]) -> ImageFile.ImageFile:
+def _read_header(path: Path, stream: IO[bytes], max_side: int) -> ImageFile.ImageFile:
     start = stream.read(16)
     if not start:
         raise problem(path, "is empty (0 bytes); expected a photograph")
@@ -210,9 +202,21 @@ def _read_header(path: Path, stream: IO[bytes]) -> ImageFile.ImageFile:
             stream.seek(0)
             with _blaming(path, "damaged header"), _quiet():
                 image = reader(stream)
+                # First: of a PNG, Pillow decodes the whole to find its EXIF.
+                _check_size(path, image, max_side)
                 _orientation(image)  # parsed here, where its warnings are held back, and kept
                 return image
     raise problem(path, f"not a photograph; expected one of the kinds {' '.join(PHOTO_SUFFIXES)}")
+
+
+def _check_size(path: Path, image: ImageFile.ImageFile, max_side: int) -> None:
+    width, height = image.size
+    if max(width, height) > max_side:
+        raise problem(
+            path,
+            f"{width} x {height} pixels; expected at most {max_side} a side "
+            "(--max-side raises the limit)",
+        )
 
 
 def _read_image(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -25,6 +25,8 @@ USER_ERRORS = {
     "eval.detections": "EvalError",
     "proposals.settings": "ProposalError",
     "spp_detect.backbones.weights": "WeightsError",
+    "spp_detect.cluster.detecting": "ClusterError",
+    "spp_detect.cluster.places": "PlaceError",
     "spp_detect.config": "ConfigError",
     "spp_detect.export": "ExportError",
     "spp_detect.experiments.download": "DownloadError",

@@ -12,6 +12,7 @@ from cloup import option_group
 
 from spp_detect.cli.options import (
     FiniteFloat,
+    PlaceType,
     device_option,
     join_models,
     max_side_option,
@@ -30,7 +31,7 @@ from spp_detect.ready_models import describe_models
 
 if TYPE_CHECKING:
     from data import LabelledSet
-    from spp_detect.detector import Detector
+    from spp_detect.detector import Detector, PhotoDetector
 
 PROMISING = 500
 EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
@@ -42,10 +43,11 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
         "detect runs/voc07 photos --out found --min-score -0.5 --also crops --also yolo",
         "detect runs/voc07 photos --out -",
         "detect runs/voc07 clip.mp4 --every 5 --out found_clip",
+        "detect runs/voc07 photos --out shards --ray local",
     )
 )
 @model_folders
-@click.argument("folder", type=path_type)
+@click.argument("folder", type=PlaceType())
 @option_group("Model", ready_option, trunk_option)
 @option_group(
     "Detection",
@@ -68,7 +70,7 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
 )
 @option_group(
     "Results",
-    click.option("--out", type=path_type, required=True, help="Folder for the results."),
+    click.option("--out", type=PlaceType(), required=True, help="Folder for the results."),
     click.option(
         "--also",
         "exports",
@@ -82,20 +84,31 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
         help="Go on with an earlier run in --out: only what it lacks is done.",
     ),
 )
-@option_group("Run", device_option, threads_option)
+@option_group(
+    "Run",
+    device_option,
+    threads_option,
+    click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Detect on a Ray cluster, HOST:PORT or auto; local starts one here. FOLDER and --out "
+        "may then be URLs as s3://bucket/folder, and results are shards of json lines and parquet.",
+    ),
+)
 def detect(
     runs: tuple[Path, ...],
-    folder: Path,
+    folder: Path | str,
     ready: tuple[str, ...],
     weights: str | None,
     changes: dict[str, Any],
-    out: Path,
+    out: Path | str,
     min_score: float,
     exports: tuple[str, ...],
     every: int,
     resume: bool,
     device: str,
     max_side: int,
+    ray: str | None,
 ) -> None:
     """Detect on a folder of photographs: json, csv, and a page to look at and to hand on.
 
@@ -114,6 +127,15 @@ def detect(
 
     models = join_models(runs, ready)
     detector = load_detector(models, device, weights).change(**changes)
+    if ray is not None:
+        if exports or every != 1 or str(out) == "-":
+            raise click.UsageError("--also, --every, --out -: expected none with --ray")
+        task = models, weights, changes
+        sys.exit(
+            _detect_on_cluster(detector, task, (folder, out), min_score, max_side, ray, resume)
+        )
+    if isinstance(folder, str) or isinstance(out, str):
+        raise click.UsageError(f"{folder}, {out}: expected URLs with --ray only")
     names = " + ".join(map(name_model, models))
     settings = {"model": names, "device": str(choose_device(device))}
     if str(out) == "-":
@@ -142,6 +164,32 @@ def detect(
         )
     print(f"{report.summary}; {out / PAGE}")
     sys.exit(2 if report.skipped else 0)
+
+
+def _detect_on_cluster(
+    detector: PhotoDetector,
+    parts: tuple[list[Path], str | None, dict[str, Any]],
+    places: tuple[Path | str, Path | str],
+    min_score: float,
+    max_side: int,
+    address: str,
+    resume: bool,
+) -> int:
+    """Detect by Ray, and say how all photographs ended: the exit status."""
+    try:
+        from spp_detect.cluster.detecting import Task, detect_on_cluster
+        from spp_detect.cluster.places import Place
+    except ImportError as error:
+        raise click.UsageError(f"--ray: {error}; expected `pip install spp-detect[ray]`") from error
+    folder, out = map(Place.find, places)
+    task = Task.describe(*parts, (folder, out), min_score, max_side)
+    identity = detector.identify() | {"least score": min_score, "largest side": max_side}
+    with telling_how_to_go_on(f"what is done is in {out.text}; go on with --resume"):
+        account = detect_on_cluster(task, identity, address, resume=resume)
+    for told in account.failed.values():
+        print(f"spp-detect: skipped: {told}", file=sys.stderr)
+    print(f"{account}; {out.text}")
+    return 2 if account.failed else 0
 
 
 @cloup.command()

@@ -60,6 +60,18 @@ class BackboneName(click.Choice[str]):
         return str(super().convert(value, param, ctx))
 
 
+class PlaceType(click.ParamType):
+    """A path, or with --ray a URL as s3://bucket/folder."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """Turn a word into a path, or leave a URL as it is."""
+        return value if "://" in str(value) else Path(value)
+
+
 path_type = click.Path(path_type=Path)
 labelled_data = click.argument("data", type=path_type)
 model_folder = click.argument("run", type=path_type)

@@ -9,7 +9,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from data import PHOTO_SUFFIXES, DataError, find_photographs, photo_size, read_photo
 
@@ -339,3 +339,21 @@ def test_progressive_jpeg_bytes_survive_a_round_trip(tmp_path):
     Image.fromarray(SMOOTH).save(staged, quality=90, progressive=True)
     with Image.open(plain) as image:
         np.testing.assert_array_equal(read_photo(staged), np.asarray(image))
+
+
+def test_a_photograph_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """Its pixels would take 10.8 GB: Pillow reserves them to find a PNG's EXIF."""
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, "png")
+    content = stream.getvalue()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    path = tmp_path / "huge.png"
+    path.write_bytes(content[:12] + header + checksum + content[33:])
+    reserved = []
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load_prepare", lambda self: reserved.append(self.size)
+    )
+    for read in (read_photo, photo_size):
+        assert "60000 x 60000 pixels; expected at most 10000 a side" in error_of(read, path)
+    assert not reserved

@@ -1,0 +1,112 @@
+"""Folders on any file system that fsspec opens: local ones, s3://bucket/folder and others."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+
+class PlaceError(ValueError):
+    """A folder that cannot be read or written; one line says which, and why."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder; it may be sent to other machines, which find the same there.
+
+    Attributes
+    ----------
+    text : str
+        As it was given.
+    system : fsspec.AbstractFileSystem
+        Where it lies.
+    root : str
+        Its path there.
+    """
+
+    text: str
+    system: Any
+    root: str
+
+    @classmethod
+    def find(cls, text: str | Path) -> Place:
+        """Find a folder by its path or URL, whether there is one or not yet.
+
+        Raises
+        ------
+        PlaceError
+            For a file system that is not known, or whose package is not installed.
+        """
+        text = str(text)
+        try:
+            system, root = fsspec.core.url_to_fs(
+                text if "://" in text else str(Path(text).absolute())
+            )
+        except (ImportError, ValueError) as error:
+            raise PlaceError(f"{text}: {' '.join(str(error).split())}") from error
+        return cls(text, system, str(root).rstrip("/"))
+
+    def list_files(self) -> list[str]:
+        """List all files below by their paths from here, sorted; a single file by its name.
+
+        Raises
+        ------
+        PlaceError
+            Where the folder cannot be read.
+        """
+        with self._telling("cannot be read"):
+            self.system.invalidate_cache()
+            found = [str(path) for path in self.system.find(self.root)]
+        if found == [self.root]:
+            return [PurePosixPath(self.root).name]
+        return sorted(path[len(self.root) + 1 :] for path in found)
+
+    def read(self, name: str) -> bytes:
+        """Read a file below; PlaceError where it cannot be."""
+        path = f"{self.root}/{name}"
+        if PurePosixPath(self.root).name == name and self.system.isfile(self.root):
+            path = self.root
+        with self._telling("cannot be read", name):
+            return bytes(self.system.cat_file(path))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file below, whole or not at all; PlaceError where it cannot be."""
+        path = f"{self.root}/{name}"
+        with self._telling("cannot be written", name):
+            if not self.is_local:
+                self.system.pipe_file(path, content)  # an object is there when it is whole
+                return
+            part = Path(f"{path}.{uuid.uuid4().hex}.part")
+            part.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                part.write_bytes(content)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a file below; PlaceError where it cannot be."""
+        with self._telling("cannot be removed", name):
+            self.system.rm_file(f"{self.root}/{name}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's own file systems."""
+        protocols = self.system.protocol
+        return "file" in ([protocols] if isinstance(protocols, str) else protocols)
+
+    @contextmanager
+    def _telling(self, what: str, name: str = "") -> Iterator[None]:
+        """Turn any file system's error into one line: each has its own kinds."""
+        try:
+            yield
+        except Exception as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            whole = f"{self.text.rstrip('/')}/{name}" if name else self.text
+            raise PlaceError(f"{whole}: {what} ({told})") from error

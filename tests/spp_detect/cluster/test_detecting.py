@@ -1,0 +1,363 @@
+"""Detection on a Ray cluster of two nodes on the loopback: everything once, whatever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import spp_detect.cluster  # noqa: F401, before Ray
+
+ray = pytest.importorskip("ray")
+from pyarrow import parquet  # noqa: E402
+
+from spp_detect.cluster import detecting  # noqa: E402
+from spp_detect.cluster.detecting import (  # noqa: E402
+    ClusterError,
+    Task,
+    check_versions,
+    detect_on_cluster,
+    join_cluster,
+)
+from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
+
+PHOTOGRAPHS = 24
+FEW = 2  # photographs of a shard here
+PATIENCE = 120.0  # seconds
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+
+
+def find_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(*words):
+    """Start a process in a group of its own, whose children go with it."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([str(word) for word in words], start_new_session=True, **quiet)
+
+
+def find_descendants(pid):
+    """Processes below one: those of Ray are in groups of their own."""
+    children = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    found = children.get(pid, [])
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def stop(process):
+    """Kill a process and all below it."""
+    for pid in [process.pid, *find_descendants(process.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(happened, what):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {PATIENCE:.0f} seconds")
+
+
+def answers(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """A server of S3 on the loopback; the variables that let everything find it."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    port = find_port()
+    server = start(sys.executable, "-m", "moto.server", "-p", port)
+    wait_for(lambda: answers(port), "moto")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+            patch.setenv(name, value)
+        yield
+    stop(server)
+
+
+class Cluster:
+    """A head and nodes of one core each, by `ray start`."""
+
+    def __init__(self, folder):
+        self.command = Path(sys.executable).with_name("ray")
+        self.port = find_port()
+        self.address = f"127.0.0.1:{self.port}"
+        core = ("--num-cpus=1", "--object-store-memory=200000000", "--block")
+        self.head = start(
+            *(self.command, "start", "--head", f"--port={self.port}", f"--temp-dir={folder}"),
+            *("--include-dashboard=false", *core),
+        )
+        wait_for(lambda: answers(self.port), "the head")
+        self.core = core
+        self.nodes = []
+
+    def add_node(self):
+        self.nodes.append(start(self.command, "start", f"--address={self.address}", *self.core))
+        count = len(self.nodes) + 1
+        with join_cluster(self.address):
+            wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) >= count, "a node")
+
+    def remove_node(self):
+        stop(self.nodes.pop())
+
+    def stop(self):
+        for process in (*self.nodes, self.head):
+            stop(process)
+
+
+@pytest.fixture(scope="module")
+def cluster(s3):
+    folder = Path(f"/tmp/ray-{os.getpid()}")  # short: Ray's sockets lie there
+    one = Cluster(folder)
+    one.add_node()
+    yield one
+    one.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def photographs(small_set, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "more").mkdir()
+    for i in range(PHOTOGRAPHS - 1):
+        source = small_set.photographs[i % len(small_set)].path
+        shutil.copy(source, folder / ("more" if i % 3 else "") / f"{i:02}.jpg")
+    (folder / "spoilt.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(detecting, "SHARD_PHOTOGRAPHS", FEW)
+
+
+def make_task(model, photographs, out, **changes):
+    places = Place.find(photographs), Place.find(out)
+    return Task.describe([model], None, changes, places, -5.0, 10_000)
+
+
+def read_lines(place):
+    names = [name for name in place.list_files() if name.endswith(".jsonl")]
+    return sorted(line for name in names for line in place.read(name).decode().splitlines())
+
+
+def count_photographs(place):
+    """How often each photograph stands in the manifest, and in the shards."""
+    entries = [n for n in place.list_files() if n.startswith("manifest/")]
+    account = [one for n in entries for one in json.loads(place.read(n))["photographs"]]
+    lines = Counter(json.loads(line)["photograph"] for line in read_lines(place))
+    return Counter(name for name, *_ in account), lines
+
+
+def check_each_once(place):
+    in_manifest, in_shards = count_photographs(place)
+    assert len(in_manifest) == PHOTOGRAPHS and set(in_manifest.values()) == {1}
+    assert in_shards == in_manifest
+
+
+@pytest.fixture(scope="module")
+def alone(small_model, photographs):
+    """What `detect --out -` writes of the same, on one machine without Ray."""
+    command = [sys.executable, "-m", "spp_detect", "detect", str(small_model), str(photographs)]
+    command += ["--out", "-", "--min-score", "-5", "--device", "cpu", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    return sorted(done.stdout.splitlines())
+
+
+def drop_errors(lines):
+    return [line for line in lines if '"error"' not in line]
+
+
+def test_finds_what_one_machine_finds(cluster, small_model, photographs, alone, tmp_path):
+    task = make_task(small_model, photographs, tmp_path / "out")
+    account = detect_on_cluster(task, {"a": 1}, cluster.address)
+    assert (account.photographs, list(account.failed)) == (PHOTOGRAPHS, ["spoilt.jpg"])
+    assert "spoilt.jpg: not a photograph" in account.failed["spoilt.jpg"]
+    lines = read_lines(task.out)
+    assert drop_errors(lines) == drop_errors(alone) and len(lines) == len(alone)
+    check_each_once(task.out)
+    tables = [
+        parquet.read_table(p).to_pylist() for p in (tmp_path / "out/shards").glob("*.parquet")
+    ]
+    rows = [row for table in tables for row in table]
+    assert len(rows) == account.detections > 0
+    (first,) = [json.loads(line) for line in lines if '"00.jpg"' in line]
+    own = [row for row in rows if row["photograph"] == "00.jpg"]
+    assert [row["class"] for row in own] == [one["class"] for one in first["detections"]]
+    corners = [[row[k] for k in ("x1", "y1", "x2", "y2")] for row in own]
+    assert corners == [pytest.approx(one["box"], abs=1e-4) for one in first["detections"]]
+
+
+def test_from_and_into_a_bucket(cluster, small_model, photographs, alone):
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("given")
+    s3fs.S3FileSystem().mkdir("got")
+    s3fs.S3FileSystem().put(str(photographs), "given/photos", recursive=True)
+    task = make_task(small_model, "s3://given/photos", "s3://got/run")
+    detect_on_cluster(task, {}, cluster.address)
+    assert drop_errors(read_lines(task.out)) == drop_errors(alone)
+    check_each_once(task.out)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from spp_detect.cluster import detecting
+from spp_detect.cluster.places import Place
+
+model, photographs, out, address, few = sys.argv[1:]
+detecting.SHARD_PHOTOGRAPHS = int(few)
+places = Place.find(photographs), Place.find(out)
+task = detecting.Task.describe([Path(model)], None, {}, places, -5.0, 10_000)
+detecting.detect_on_cluster(task, {}, address)
+"""
+
+
+def test_a_run_that_is_killed_goes_on(cluster, small_model, photographs, alone, tmp_path):
+    out = tmp_path / "out"
+    words = [small_model, photographs, out, cluster.address, FEW]
+    driver = start(sys.executable, "-c", DRIVER, *words)
+    manifest = out / "manifest"
+    wait_for(lambda: manifest.is_dir() and len(list(manifest.glob("*.json"))) >= 2, "two shards")
+    stop(driver)
+    time.sleep(2)  # what its actors had begun may still be finished
+    done = {path: path.stat().st_mtime_ns for path in manifest.iterdir()}
+    (out / "shards" / "0123.jsonl").write_text('{"photograph": "00.jpg"}\n')  # cut off
+    task = make_task(small_model, photographs, out)
+    with pytest.raises(PlaceError, match="holds files; expected a new folder, or --resume"):
+        detect_on_cluster(task, {}, cluster.address)
+    with pytest.raises(PlaceError, match="another model or other settings"):
+        detect_on_cluster(task, {"other": 1}, cluster.address, resume=True)
+    detect_on_cluster(task, {}, cluster.address, resume=True)
+    check_each_once(task.out)
+    assert drop_errors(read_lines(task.out)) == drop_errors(alone)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+    assert detect_on_cluster(task, {}, cluster.address, resume=True).photographs == PHOTOGRAPHS
+
+
+def find_actors():
+    """Processes of ours that detect."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"DetectInShard" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("what", ["actor", "node"])
+def test_what_is_lost_is_made_good(cluster, small_model, photographs, alone, tmp_path, what):
+    out = tmp_path / "out"
+    task = make_task(small_model, photographs, out)
+    counts = []
+
+    def kill_after_two(task, shards, work=detecting.work_on_shards):
+        for count in work(task, shards):
+            counts.append(count)
+            if len(counts) == 2:
+                if what == "node":
+                    cluster.remove_node()
+                else:
+                    os.kill(find_actors()[0], signal.SIGKILL)
+            yield count
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detecting, "work_on_shards", kill_after_two)
+        account = detect_on_cluster(task, {}, cluster.address)
+    assert account.photographs == PHOTOGRAPHS
+    check_each_once(task.out)
+    assert drop_errors(read_lines(task.out)) == drop_errors(alone)
+    if what == "node":
+        cluster.add_node()
+
+
+def test_a_place_that_is_full_ends_in_one_line(cluster, small_model, photographs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    task = make_task(small_model, photographs, out)
+
+    def block(task, shards, work=detecting.work_on_shards):
+        (out / "shards").write_text("in the way")  # as a full disk: nothing can be written
+        yield from work(task, shards)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detecting, "work_on_shards", block)
+        with pytest.raises(ClusterError) as caught:
+            detect_on_cluster(task, {}, cluster.address)
+    assert "go on with --resume" in str(caught.value) and "\n" not in str(caught.value)
+    (out / "shards").unlink()
+    detect_on_cluster(task, {}, cluster.address, resume=True)
+    check_each_once(task.out)
+
+
+def test_a_worker_with_another_version_is_told(cluster):
+    told = r"worker .*: has spp-detect .*; expected 9\.9"
+    with join_cluster(cluster.address), pytest.raises(ClusterError, match=told):
+        check_versions("9.9")
+
+
+@pytest.mark.parametrize(
+    ("photographs", "words"),
+    [
+        ("s3://nobodys/photos", "holds no photograph|cannot be read"),
+        ("ftq://host/photos", "ftq"),
+        ("nowhere", "holds no photograph|cannot be read"),
+    ],
+)
+def test_photographs_that_are_not_there(s3, small_model, photographs, words, tmp_path):
+    with pytest.raises(PlaceError, match=words) as caught:
+        task = make_task(small_model, photographs, tmp_path / "out")
+        detect_on_cluster(task, {}, "local")
+    assert "\n" not in str(caught.value)
+
+
+def run_command(*words):
+    command = [sys.executable, "-m", "spp_detect", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_an_address_without_a_cluster(small_model, photographs, tmp_path):
+    words = "detect", small_model, photographs, "--out", tmp_path / "out"
+    done = run_command(*words, "--ray", f"127.0.0.1:{find_port()}")
+    assert done.returncode == 2 and "no cluster answers there" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_urls_are_for_ray(small_model, tmp_path):
+    done = run_command("detect", small_model, "s3://given", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "expected URLs with --ray only" in done.stderr
+
+
+def test_the_command(cluster, small_model, photographs, tmp_path):
+    words = "detect", small_model, photographs, "--out", tmp_path / "out"
+    done = run_command(*words, "--min-score", "-5", "--ray", cluster.address)
+    assert done.returncode == 2 and "skipped: spoilt.jpg" in done.stderr
+    assert done.stdout.startswith(f"{PHOTOGRAPHS} photographs: ") and ", 1 failed;" in done.stdout
