@@ -38,6 +38,7 @@ OF_THE_SHELL = (
     "cd ",
     "pip install",
     "make ",
+    "ray start",
     ". .venv",
     'eval "$(_SPP',
     "_SPP_DETECT_COMPLETE=fish",
