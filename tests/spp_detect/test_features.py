@@ -304,15 +304,21 @@ def test_choose_device(monkeypatch):
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
 
 
-def test_a_gpu_computes_float32_as_such_and_convolutions_alike(monkeypatch):
+@pytest.fixture
+def defaults():
+    """What decides how a GPU computes, as torch has it by default; set back afterwards."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    for one, name, default in (
-        (cudnn, "allow_tf32", True),
-        (cudnn, "deterministic", False),
-        (cudnn, "benchmark", True),
-        (matmul, "allow_tf32", True),
-    ):
-        monkeypatch.setattr(one, name, default)
+    names = (cudnn, "allow_tf32"), (cudnn, "deterministic"), (cudnn, "benchmark")
+    before = [(one, name, getattr(one, name)) for one, name in (*names, (matmul, "allow_tf32"))]
+    cudnn.allow_tf32 = cudnn.benchmark = matmul.allow_tf32 = True
+    cudnn.deterministic = False
+    yield cudnn, matmul
+    for one, name, value in before:
+        setattr(one, name, value)
+
+
+def test_a_gpu_computes_float32_as_such_and_convolutions_alike(defaults, monkeypatch):
+    cudnn, matmul = defaults
     choose_device("cpu")
     assert cudnn.allow_tf32 and matmul.allow_tf32
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
