@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def list_parts(data: str, weights: str, run: str, out: Path) -> list[Part]:
 
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     train = [*ours, "train", data, "--weights", weights, "--out", run, "--device", "cuda"]
+    train += ["--resume"] if (Path(run) / "run.json").is_file() else []
     compare = [*ours, "benchmark", run, data, "--images", "20", "--device", "cuda"]
     return [
         Part("tests", [*tests, str(ROOT), f"--junit-xml={out / 'tests.xml'}"]),
@@ -100,14 +102,20 @@ def install(missing: list[str], wheels: Path | None) -> None:
 def do_part(part: Part, out: Path) -> dict[str, object]:
     """Run a part, its output into a file beside: status and seconds."""
     start = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (out / f"{part.name}.log").open("w") as log:
+        process = subprocess.Popen(
+            part.command,
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                part.command, env=environment, stdout=log, stderr=log, timeout=PART_SECONDS
-            )
-            status: int | str = done.returncode
+            status: int | str = process.wait(PART_SECONDS)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with its children: the GPU is free then
+            process.wait()
             status = f"stopped after {PART_SECONDS} seconds"
     return {"status": status, "seconds": round(time.perf_counter() - start, 1)}
 

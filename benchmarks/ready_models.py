@@ -61,7 +61,9 @@ def detect_together(
         name: select_rows([own], detector)
         for name, own, detector in zip(MODELS, scored, detectors, strict=True)
     }
-    found["both"] = select_rows(scored, CombinedDetector(detectors))
+    both = CombinedDetector(detectors)
+    assert both.calibration is None, "scores would have to be brought to log-odds before"
+    found["both"] = select_rows(scored, both)
     return found
 
 

@@ -17,7 +17,13 @@ logger = logging.getLogger(__name__)
 
 # NumPy's, torch's on a GPU and on the CPU, OpenCV's; the last two are known by their words.
 ERRORS = (MemoryError, torch.OutOfMemoryError, RuntimeError, cv2.error)
-WORDS = ("can't allocate memory", "Insufficient memory", "Failed to allocate", "out of memory")
+WORDS = (
+    "can't allocate memory",
+    "Insufficient memory",
+    "Failed to allocate",
+    "out of memory",
+    "ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -34,7 +40,7 @@ def tell_out_of_memory(path: Path, photo: NDArray[np.uint8]) -> MemoryShortageEr
     return MemoryShortageError(" ".join(f"{path}: {told}".splitlines()))
 
 
-def work_in_batches(work: Callable[[int, int], None], count: int, size: int) -> int:
+def work_in_batches(work: Callable[[int, int], None], count: int, size: int, least: int = 1) -> int:
     """Do a work on rows, batch by batch; where a GPU's memory does not suffice, in smaller ones.
 
     Parameters
@@ -45,6 +51,8 @@ def work_in_batches(work: Callable[[int, int], None], count: int, size: int) -> 
         Rows in all.
     size : int
         Of a batch, to begin with.
+    least : int
+        The size that is not halved.
 
     Returns
     -------
@@ -54,18 +62,24 @@ def work_in_batches(work: Callable[[int, int], None], count: int, size: int) -> 
     Raises
     ------
     torch.OutOfMemoryError
-        Where the memory does not suffice for one row.
+        Where the memory does not suffice for the least batch.
     """
     start = 0
     while start < count:
-        try:
-            work(start, size)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
+        if _fits(work, start, size, least):
+            start += size
+        else:  # no longer in its handling, which would keep the batch's tensors
             logger.warning("out of memory on the GPU in batches of %d: halved", size)
             size //= 2
             torch.cuda.empty_cache()
-        else:
-            start += size
     return size
+
+
+def _fits(work: Callable[[int, int], None], start: int, size: int, least: int) -> bool:
+    try:
+        work(start, size)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if size <= least or not is_out_of_memory(error):
+            raise
+        return False
+    return True

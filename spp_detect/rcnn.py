@@ -85,7 +85,8 @@ class WarpSource(PhotoFeatures):
                 features = pooled.new_empty((len(distinct), extractor.lengths[part]))
             features[start : start + count] = pooled
 
-        extractor.batch = work_in_batches(pool_batch, len(distinct), extractor.batch)
+        least = extractor.batch if self.rounded else 1
+        extractor.batch = work_in_batches(pool_batch, len(distinct), extractor.batch, least)
         none = torch.empty((0, extractor.lengths[part]), device=extractor.device)
         return none if features is None else features
 

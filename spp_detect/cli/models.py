@@ -128,8 +128,8 @@ def detect(
     models = join_models(runs, ready)
     detector = load_detector(models, device, weights).change(**changes)
     if ray is not None:
-        if exports or every != 1 or str(out) == "-":
-            raise click.UsageError("--also, --every, --out -: expected none with --ray")
+        if exports or every != 1 or str(out) == "-" or device != "auto":
+            raise click.UsageError("--also, --every, --device, --out -: expected none with --ray")
         task = models, weights, changes
         sys.exit(
             _detect_on_cluster(detector, task, (folder, out), min_score, max_side, ray, resume)
@@ -182,7 +182,8 @@ def _detect_on_cluster(
     except ImportError as error:
         raise click.UsageError(f"--ray: {error}; expected `pip install spp-detect[ray]`") from error
     folder, out = map(Place.find, places)
-    task = Task.describe(*parts, (folder, out), min_score, max_side)
+    settings = detector.proposal_settings
+    task = Task.describe(*parts, (folder, out), min_score, max_side, settings)
     identity = detector.identify() | {"least score": min_score, "largest side": max_side}
     with telling_how_to_go_on(f"what is done is in {out.text}; go on with --resume"):
         account = detect_on_cluster(task, identity, address, resume=resume)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import pickle
+import re
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data import DataError, read_photo
 from data.folder import is_photograph
-from proposals import ProposalError, propose
-from spp_detect.cluster.places import Place, PlaceError
+from proposals import ProposalError, ProposalSettings, propose
+from spp_detect.cluster.places import MissingFileError, Place, PlaceError
 from spp_detect.cluster.shards import Account, Manifest, Shard, ShardResults, cut_shards
 from spp_detect.detector import PhotoDetector
 from spp_detect.ensemble import load_detector
@@ -29,6 +30,7 @@ from spp_detect.out_of_memory import ERRORS, is_out_of_memory, tell_out_of_memor
 from spp_detect.progress import track
 from spp_detect.provenance import find_version
 from spp_detect.report.exports import round_box, write_line
+from spp_detect.report.names import make_readable
 from spp_detect.threads import count_cores, set_threads
 
 logger = logging.getLogger(__name__)
@@ -36,11 +38,12 @@ logger = logging.getLogger(__name__)
 LOCAL = "local"  # the address that starts a cluster of this machine alone
 SHARD_PHOTOGRAPHS = 32
 MOST_BLOCKS = 1000  # of Ray's: a shard each where they are fewer
+RAYS_OWN = ("RayTaskError", "UserCodeException")  # errors that have a worker's inside
+MOST_DEATHS = 3  # of an actor: a photograph may be what kills it
 ANSWER_SECONDS = 60.0  # in which a node tells its version
 
 Photo = NDArray[np.uint8]
 Windows = NDArray[np.float32]
-Prepared = list[tuple[str, "tuple[Photo, Windows] | DataError"]]
 
 
 class ClusterError(RuntimeError):
@@ -65,6 +68,8 @@ class Task:
         Every worker finds the same there.
     min_score, max_side : float, int
         As of `report_folder`.
+    settings : ProposalSettings
+        How windows are proposed.
     version : str or None
         Of the package, here.
     """
@@ -77,6 +82,7 @@ class Task:
     out: Place
     min_score: float
     max_side: int
+    settings: ProposalSettings
     version: str | None
 
     @classmethod
@@ -88,6 +94,7 @@ class Task:
         places: tuple[Place, Place],
         min_score: float,
         max_side: int,
+        settings: ProposalSettings,
     ) -> Task:
         """Read the files that must travel."""
         names = ("config.json", "model.safetensors")
@@ -96,7 +103,18 @@ class Task:
         weight_files = {given.name: given.read_bytes()} if given and given.is_file() else {}
         weights = given.name if given and weight_files else weights
         version = find_version("spp-detect")
-        return cls(files, weights, weight_files, changes, *places, min_score, max_side, version)
+        return cls(
+            models=files,
+            weights=weights,
+            weight_files=weight_files,
+            changes=changes,
+            photographs=places[0],
+            out=places[1],
+            min_score=min_score,
+            max_side=max_side,
+            settings=settings,
+            version=version,
+        )
 
     def load(self, device: str) -> PhotoDetector:
         """Load the detector on a worker."""
@@ -143,15 +161,29 @@ def detect_on_cluster(
     """
     manifest = Manifest(task.out)
     photographs = list_photographs(task.photographs, task.out)
+    identity = identity | {"photographs": task.photographs.root}
     with join_cluster(address):
         check_versions(task.version)
         done = manifest.begin(identity, resume=resume)
-        shards = cut_shards([one for one in photographs if one not in done], SHARD_PHOTOGRAPHS)
+        missing = [one for one in photographs if make_readable(one) not in done]
+        _account_for_unreadable([one for one in missing if one != make_readable(one)], task.out)
+        named = [one for one in missing if one == make_readable(one)]
+        shards = cut_shards(named, SHARD_PHOTOGRAPHS)
         counts = work_on_shards(task, shards)
         progress = (i for count in counts for i in range(count))
         for _ in track(progress, "detection", sum(len(one.photographs) for one in shards)):
             pass
     return manifest.count()
+
+
+def _account_for_unreadable(names: list[str], out: Place) -> None:
+    """Account for photographs whose names Ray cannot send: they fail."""
+    if not names:
+        return
+    results = ShardResults()
+    for name in map(make_readable, names):
+        results.fail(name, f"{name}: its name is not UTF-8; expected another, or no --ray")
+    results.write(out, cut_shards([make_readable(one) for one in names], len(names))[0].name)
 
 
 def list_photographs(photographs: Place, out: Place) -> list[str]:
@@ -184,7 +216,8 @@ def join_cluster(address: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == LOCAL:
-            ray.init(num_cpus=count_cores(), include_dashboard=False, **quiet)
+            cores = {"num_cpus": count_cores(), "include_dashboard": False}
+            ray.init(address="local", **cores, **quiet)
         else:
             _knock(address)
             ray.init(address=address, **quiet)
@@ -204,8 +237,8 @@ def join_cluster(address: str) -> Iterator[None]:
 def _knock(address: str) -> None:
     """Ask whether anything listens at HOST:PORT, where Ray itself would ask for minutes."""
     host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def _quiet_ray_data() -> None:
@@ -266,15 +299,22 @@ def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
         dataset = dataset.map(ProposeInShard, fn_constructor_args=(sent,), concurrency=(1, 1024))
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or None)
     wanted: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    wanted |= {"max_restarts": MOST_DEATHS, "max_task_retries": MOST_DEATHS}
     dataset = dataset.map(DetectInShard, fn_constructor_args=(sent,), compute=pool, **wanted)
     try:
         for row in dataset.iter_rows():
             yield int(row["photographs"])
     except Exception as error:  # of Ray's many kinds
-        cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
-        raise ClusterError(
-            f"a shard failed: {cause}; what is done is in {task.out.text}, go on with --resume"
-        ) from error
+        kept = f"what is done is in {task.out.text}, go on with --resume"
+        raise ClusterError(f"a shard failed: {_shorten(error)}; {kept}") from error
+
+
+def _shorten(error: BaseException) -> str:
+    """Find the worker's own error in Ray's, which has tracebacks before it and advice after."""
+    named = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.M)
+    own = [one for one in named if not one.startswith(RAYS_OWN)]
+    lines = own or str(error).strip().splitlines() or [type(error).__name__]
+    return str(lines[-1])
 
 
 class ProposeInShard:
@@ -283,13 +323,14 @@ class ProposeInShard:
     def __init__(self, sent: Any) -> None:
         set_threads(1)
         self.task: Task = ray.get(sent)
-        self.settings = self.task.load("cpu").proposal_settings
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add what is prepared to a row."""
-        names = [str(name) for name in row["photographs"]]
-        prepared = [(name, prepare(self.task, name, self.settings)) for name in names]
-        return {"shard": row["shard"], "prepared": pickle.dumps(prepared)}
+        """Add windows to a row; the photographs, which are large, are read again by the GPU's."""
+        windows = {}
+        for name in map(str, row["photographs"]):
+            with contextlib.suppress(DataError):  # whoever reads it again tells
+                windows[name] = prepare(self.task, name)[1]
+        return row | {"windows": pickle.dumps(windows)}
 
 
 class DetectInShard:
@@ -303,24 +344,15 @@ class DetectInShard:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do a shard: its name, and how many photographs it has."""
         results = ShardResults()
-        for name, one in self._prepare(row):
+        # Our own, of `ProposeInShard`.
+        windows = pickle.loads(row["windows"]) if "windows" in row else {}
+        for name in map(str, row["photographs"]):
             try:
-                if isinstance(one, DataError):
-                    raise one
-                self._detect(results, name, *one)
+                self._detect(results, name, *prepare(self.task, name, windows.get(name)))
             except DataError as error:
-                line = {"photograph": name, "error": str(error)}
-                results.lines.append(json.dumps(line))
-                results.account.append((name, 0, str(error)))
+                results.fail(name, str(error))
         results.write(self.task.out, str(row["shard"]))
         return {"shard": row["shard"], "photographs": len(results.account)}
-
-    def _prepare(self, row: dict[str, Any]) -> Prepared | Iterator[Any]:
-        if "prepared" in row:
-            prepared: Prepared = pickle.loads(row["prepared"])  # our own, of `ProposeInShard`
-            return prepared
-        settings = self.detector.proposal_settings
-        return ((str(n), prepare(self.task, str(n), settings)) for n in row["photographs"])
 
     def _detect(self, results: ShardResults, name: str, photo: Photo, windows: Windows) -> None:
         try:
@@ -342,17 +374,32 @@ class DetectInShard:
         results.account.append((name, len(shown), ""))
 
 
-def prepare(task: Task, name: str, settings: Any) -> tuple[Photo, Windows] | DataError:
-    """Read a photograph and propose its windows; what cannot be read is told by its name."""
+def prepare(task: Task, name: str, windows: Windows | None = None) -> tuple[Photo, Windows]:
+    """Read a photograph and propose its windows, where they are not given.
+
+    Raises
+    ------
+    DataError
+        For a photograph that cannot be had; it is told by its name.
+    PlaceError
+        Where the folder cannot be read, which is not the photograph's failure.
+    """
     try:
         content = task.photographs.read(name)
-    except PlaceError as error:
-        return DataError(str(error))
+    except MissingFileError as error:
+        raise DataError(str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"photograph{Path(name).suffix}"
         path.write_bytes(content)
         try:
             photo = read_photo(path, task.max_side)
-            return photo, propose(photo, settings)
-        except (DataError, ProposalError) as error:
-            return DataError(str(error).replace(str(path), name))
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), name)) from error
+    try:
+        return photo, propose(photo, task.settings) if windows is None else windows
+    except ProposalError as error:
+        raise DataError(f"{name}: {error}") from error
+    except ERRORS as error:
+        if not is_out_of_memory(error):
+            raise
+        raise tell_out_of_memory(Path(name), photo) from error

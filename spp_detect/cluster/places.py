@@ -16,6 +16,10 @@ class PlaceError(ValueError):
     """A folder that cannot be read or written; one line says which, and why."""
 
 
+class MissingFileError(PlaceError):
+    """A file that is not there, in a folder that is."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder; it may be sent to other machines, which find the same there.
@@ -44,10 +48,10 @@ class Place:
             For a file system that is not known, or whose package is not installed.
         """
         text = str(text)
+        if "://" not in text:
+            return cls(text, fsspec.filesystem("file"), str(Path(text).absolute()))
         try:
-            system, root = fsspec.core.url_to_fs(
-                text if "://" in text else str(Path(text).absolute())
-            )
+            system, root = fsspec.core.url_to_fs(text)
         except (ImportError, ValueError) as error:
             raise PlaceError(f"{text}: {' '.join(str(error).split())}") from error
         return cls(text, system, str(root).rstrip("/"))
@@ -68,12 +72,24 @@ class Place:
         return sorted(path[len(self.root) + 1 :] for path in found)
 
     def read(self, name: str) -> bytes:
-        """Read a file below; PlaceError where it cannot be."""
+        """Read a file below.
+
+        Raises
+        ------
+        MissingFileError
+            Where there is no such file.
+        PlaceError
+            Where the folder is not there, or anything else goes wrong: trying again may help.
+        """
         path = f"{self.root}/{name}"
         if PurePosixPath(self.root).name == name and self.system.isfile(self.root):
             path = self.root
         with self._telling("cannot be read", name):
-            return bytes(self.system.cat_file(path))
+            if self.system.isfile(path):  # of a local pipe, too, a reader would wait for ever
+                return bytes(self.system.cat_file(path))
+            there = self.system.exists(self.root)
+        told = f"{self.text.rstrip('/')}/{name}: no such file; expected a photograph"
+        raise MissingFileError(told) if there else PlaceError(f"{self.text}: no such folder")
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file below, whole or not at all; PlaceError where it cannot be."""

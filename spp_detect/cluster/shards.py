@@ -64,6 +64,11 @@ class ShardResults:
     rows: list[dict[str, Any]] = field(default_factory=list)
     account: list[tuple[str, int, str]] = field(default_factory=list)
 
+    def fail(self, photograph: str, error: str) -> None:
+        """Note a photograph that failed, and why."""
+        self.lines.append(json.dumps({"photograph": photograph, "error": error}))
+        self.account.append((photograph, 0, error))
+
     def write(self, out: Place, name: str) -> None:
         """Write a shard, then its entry in the manifest; PlaceError where that cannot be."""
         out.write(f"{SHARDS}/{name}.jsonl", "".join(f"{x}\n" for x in self.lines).encode())
@@ -146,17 +151,18 @@ class Manifest:
         if self._read(RUN) != identity:
             told = "the earlier run was of another model or other settings; expected the same"
             raise PlaceError(f"{self.out.text}: {told}")
-        whole = {name.rpartition("/")[2].removesuffix(".json") for name in _entries(files)}
+        entries = _find_entries(files)
+        whole = {_name_shard(name) for name in entries}
         for name in files:
-            if name.startswith(f"{SHARDS}/") and name.partition("/")[2].split(".")[0] not in whole:
+            if name.startswith((f"{SHARDS}/", f"{MANIFEST}/")) and _name_shard(name) not in whole:
                 self.out.remove(name)
-        return {name for one in map(self._read, _entries(files)) for name, *_ in one["photographs"]}
+        return {name for one in map(self._read, entries) for name, *_ in one["photographs"]}
 
     def count(self) -> Account:
         """Count how all photographs ended; PlaceError where the manifest cannot be read."""
         found = empty = detections = 0
         failed = {}
-        for one in map(self._read, _entries(self.out.list_files())):
+        for one in map(self._read, _find_entries(self.out.list_files())):
             for name, count, error in one["photographs"]:
                 if error:
                     failed[name] = error
@@ -172,5 +178,16 @@ class Manifest:
             raise PlaceError(f"{self.out.text}/{name}: damaged ({error}); expected json") from error
 
 
-def _entries(files: list[str]) -> list[str]:
-    return [name for name in files if name.startswith(f"{MANIFEST}/") and name.endswith(".json")]
+def _find_entries(files: list[str]) -> list[str]:
+    """Find the entries whose shards' files are there, too."""
+    there = set(files)
+    entries = [name for name in files if name.startswith(f"{MANIFEST}/") and name.endswith(".json")]
+    return [
+        entry
+        for entry in entries
+        if {f"{SHARDS}/{_name_shard(entry)}.{end}" for end in ("jsonl", "parquet")} <= there
+    ]
+
+
+def _name_shard(file: str) -> str:
+    return file.rpartition("/")[2].partition(".")[0]

@@ -30,6 +30,8 @@ from spp_detect.cluster.detecting import (  # noqa: E402
     join_cluster,
 )
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
+from spp_detect.detector import make_proposal_settings  # noqa: E402
+from spp_detect.model_folder import read_description  # noqa: E402
 
 PHOTOGRAPHS = 24
 FEW = 2  # photographs of a shard here
@@ -157,7 +159,8 @@ def small_shards(monkeypatch):
 
 def make_task(model, photographs, out, **changes):
     places = Place.find(photographs), Place.find(out)
-    return Task.describe([model], None, changes, places, -5.0, 10_000)
+    settings = make_proposal_settings(read_description(model).config)
+    return Task.describe([model], None, changes, places, -5.0, 10_000, settings)
 
 
 def read_lines(place):
@@ -230,11 +233,14 @@ import sys
 from pathlib import Path
 from spp_detect.cluster import detecting
 from spp_detect.cluster.places import Place
+from spp_detect.detector import make_proposal_settings
+from spp_detect.model_folder import read_description
 
 model, photographs, out, address, few = sys.argv[1:]
 detecting.SHARD_PHOTOGRAPHS = int(few)
 places = Place.find(photographs), Place.find(out)
-task = detecting.Task.describe([Path(model)], None, {}, places, -5.0, 10_000)
+settings = make_proposal_settings(read_description(Path(model)).config)
+task = detecting.Task.describe([Path(model)], None, {}, places, -5.0, 10_000, settings)
 detecting.detect_on_cluster(task, {}, address)
 """
 
@@ -248,6 +254,7 @@ def test_a_run_that_is_killed_goes_on(cluster, small_model, photographs, alone, 
     stop(driver)
     time.sleep(2)  # what its actors had begun may still be finished
     done = {path: path.stat().st_mtime_ns for path in manifest.iterdir()}
+    assert len(done) < PHOTOGRAPHS / FEW
     (out / "shards" / "0123.jsonl").write_text('{"photograph": "00.jpg"}\n')  # cut off
     task = make_task(small_model, photographs, out)
     with pytest.raises(PlaceError, match="holds files; expected a new folder, or --resume"):
@@ -261,16 +268,11 @@ def test_a_run_that_is_killed_goes_on(cluster, small_model, photographs, alone, 
     assert detect_on_cluster(task, {}, cluster.address, resume=True).photographs == PHOTOGRAPHS
 
 
-def find_actors():
-    """Processes of ours that detect."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"DetectInShard" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            pass
-    return found
+def find_actors(cluster):
+    """Processes of a cluster that detect."""
+    below = [pid for one in (cluster.head, *cluster.nodes) for pid in find_descendants(one.pid)]
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below}
+    return [pid for pid, name in names.items() if b"DetectInShard" in name]
 
 
 @pytest.mark.parametrize("what", ["actor", "node"])
@@ -286,7 +288,8 @@ def test_what_is_lost_is_made_good(cluster, small_model, photographs, alone, tmp
                 if what == "node":
                     cluster.remove_node()
                 else:
-                    os.kill(find_actors()[0], signal.SIGKILL)
+                    os.kill(find_actors(cluster)[0], signal.SIGKILL)
+                assert len(list((out / "manifest").iterdir())) < PHOTOGRAPHS / FEW
             yield count
 
     with pytest.MonkeyPatch.context() as patch:
@@ -318,6 +321,63 @@ def test_a_place_that_is_full_ends_in_one_line(cluster, small_model, photographs
     check_each_once(task.out)
 
 
+def test_where_there_are_gpus_cores_propose_for_them(
+    s3, small_model, photographs, alone, tmp_path, monkeypatch
+):
+    """Ray is told of a GPU that torch does not see."""
+    begin = ray.init
+    monkeypatch.setattr(ray, "init", lambda **options: begin(**options, num_gpus=1))
+    task = make_task(small_model, photographs, tmp_path / "out")
+    detect_on_cluster(task, {}, "local")
+    check_each_once(task.out)
+    assert drop_errors(read_lines(task.out)) == drop_errors(alone)
+
+
+@pytest.fixture
+def strange(photographs, tmp_path):
+    """A few photographs, and files that are none or cannot be named."""
+    folder = tmp_path / "strange::folder"
+    folder.mkdir()
+    for name in ("00.jpg", "03.jpg", "06.jpg"):
+        shutil.copy(photographs / name, folder)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "lost.jpg").symlink_to(folder / "nothing")
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes((folder / "00.jpg").read_bytes())
+    return folder
+
+
+def test_strange_files_are_failures_of_their_own(cluster, small_model, strange, tmp_path):
+    task = make_task(small_model, strange, tmp_path / "out::put")
+    account = detect_on_cluster(task, {}, cluster.address)
+    assert account.found + account.empty == 3 and (tmp_path / "out::put").is_dir()
+    assert set(account.failed) >= {"caf\\xe9.jpg"} and "not UTF-8" in account.failed["caf\\xe9.jpg"]
+    assert all(
+        "no such file" in account.failed[n] for n in {"pipe.jpg", "lost.jpg"} & set(account.failed)
+    )
+    again = detect_on_cluster(task, {}, cluster.address, resume=True)
+    assert again == account
+
+
+def test_a_worker_that_does_not_find_the_folder_is_no_photographs_failure(
+    cluster, small_model, photographs, tmp_path
+):
+    gone, out = tmp_path / "gone", tmp_path / "out"
+    shutil.copytree(photographs, gone)
+    task = make_task(small_model, gone, out)
+
+    def hide(task, shards, work=detecting.work_on_shards):
+        gone.rename(tmp_path / "elsewhere")
+        yield from work(task, shards)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detecting, "work_on_shards", hide)
+        with pytest.raises(ClusterError, match="no such folder"):
+            detect_on_cluster(task, {}, cluster.address)
+    (tmp_path / "elsewhere").rename(gone)
+    account = detect_on_cluster(task, {}, cluster.address, resume=True)
+    assert list(account.failed) == ["spoilt.jpg"]
+
+
 def test_a_worker_with_another_version_is_told(cluster):
     told = r"worker .*: has spp-detect .*; expected 9\.9"
     with join_cluster(cluster.address), pytest.raises(ClusterError, match=told):
@@ -339,9 +399,19 @@ def test_photographs_that_are_not_there(s3, small_model, photographs, words, tmp
     assert "\n" not in str(caught.value)
 
 
-def run_command(*words):
+def run_command(*words, **variables):
     command = [sys.executable, "-m", "spp_detect", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
+    environment = os.environ | variables
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_local_is_a_cluster_of_its_own_whatever_there_is(small_model, photographs, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(photographs / "00.jpg", few)
+    words = "detect", small_model, few, "--out", tmp_path / "out", "--ray", "local"
+    done = run_command(*words, RAY_ADDRESS="127.0.0.1:1")
+    assert done.returncode == 0 and done.stdout.startswith("1 photographs: "), done.stderr
 
 
 def test_an_address_without_a_cluster(small_model, photographs, tmp_path):
