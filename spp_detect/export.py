@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -61,9 +63,13 @@ def export_onnx(detector: Detector, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     backbone = detector.extractor.backbone
     whole = _Trunk(backbone).eval()
-    _write_trunk(whole, folder / TRUNK)
-    _write_head(detector, folder / HEAD)
-    _check(detector, whole, folder)
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name)
+        _write_trunk(whole, made / TRUNK)
+        _write_head(detector, made / HEAD)
+        _check(detector, whole, made)
+        for graph in (TRUNK, HEAD):  # only what was checked
+            shutil.move(made / graph, folder / graph)
     write_json(folder / NUMBERS, _list_numbers(detector))
 
 
