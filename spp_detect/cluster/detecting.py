@@ -269,11 +269,12 @@ def check_versions(wanted: str | None) -> None:
     for name, answer in asked.items():
         try:
             found = ray.get(answer, timeout=ANSWER_SECONDS)
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            logger.warning("worker %s: is no longer there", name)
+            continue
         except Exception as error:  # of Ray's many kinds
-            told = str(error).strip().splitlines()[-1]
-            raise ClusterError(
-                f"worker {name}: spp-detect cannot be used there ({told})"
-            ) from error
+            told = f"spp-detect cannot be used there ({_shorten(error)})"
+            raise ClusterError(f"worker {name}: {told}") from error
         if found != wanted:
             raise ClusterError(f"worker {name}: has spp-detect {found}; expected {wanted}, as here")
 
@@ -299,7 +300,8 @@ def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
         dataset = dataset.map(ProposeInShard, fn_constructor_args=(sent,), concurrency=(1, 1024))
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or None)
     wanted: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    wanted |= {"max_restarts": MOST_DEATHS, "max_task_retries": MOST_DEATHS}
+    # What was asked of an actor that is away for a while is asked again, as often as it takes.
+    wanted |= {"max_restarts": MOST_DEATHS, "max_task_retries": -1}
     dataset = dataset.map(DetectInShard, fn_constructor_args=(sent,), compute=pool, **wanted)
     try:
         for row in dataset.iter_rows():

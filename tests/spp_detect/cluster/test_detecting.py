@@ -32,6 +32,7 @@ from spp_detect.cluster.detecting import (  # noqa: E402
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
 from spp_detect.detector import make_proposal_settings  # noqa: E402
 from spp_detect.model_folder import read_description  # noqa: E402
+from spp_detect.provenance import find_version  # noqa: E402
 
 PHOTOGRAPHS = 24
 FEW = 2  # photographs of a shard here
@@ -119,12 +120,16 @@ class Cluster:
 
     def add_node(self):
         self.nodes.append(start(self.command, "start", f"--address={self.address}", *self.core))
-        count = len(self.nodes) + 1
-        with join_cluster(self.address):
-            wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) >= count, "a node")
+        self.wait_for_nodes()
 
     def remove_node(self):
         stop(self.nodes.pop())
+
+    def wait_for_nodes(self):
+        """Wait until Ray knows who is there: of a node that died it hears late."""
+        count = len(self.nodes) + 1
+        with join_cluster(self.address):
+            wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) == count, "the nodes")
 
     def stop(self):
         for process in (*self.nodes, self.head):
@@ -299,6 +304,7 @@ def test_what_is_lost_is_made_good(cluster, small_model, photographs, alone, tmp
     check_each_once(task.out)
     assert drop_errors(read_lines(task.out)) == drop_errors(alone)
     if what == "node":
+        cluster.wait_for_nodes()
         cluster.add_node()
 
 
@@ -331,6 +337,19 @@ def test_where_there_are_gpus_cores_propose_for_them(
     detect_on_cluster(task, {}, "local")
     check_each_once(task.out)
     assert drop_errors(read_lines(task.out)) == drop_errors(alone)
+
+
+def test_a_node_that_dies_while_it_is_asked_is_passed_over(cluster, monkeypatch, caplog):
+    every = ray.nodes
+
+    def nodes():
+        gone = every()[0] | {"NodeID": "0" * 56, "NodeManagerAddress": "gone"}
+        return [gone, *every()]
+
+    monkeypatch.setattr(ray, "nodes", nodes)
+    with join_cluster(cluster.address):
+        check_versions(find_version("spp-detect"))
+    assert [one for one in caplog.messages if "gone: is no longer there" in one]
 
 
 @pytest.fixture
