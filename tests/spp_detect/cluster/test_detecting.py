@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -276,8 +277,12 @@ def test_a_run_that_is_killed_goes_on(cluster, small_model, photographs, alone, 
 def find_actors(cluster):
     """Processes of a cluster that detect."""
     below = [pid for one in (cluster.head, *cluster.nodes) for pid in find_descendants(one.pid)]
-    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below}
-    return [pid for pid, name in names.items() if b"DetectInShard" in name]
+    found = []
+    for pid in below:
+        with contextlib.suppress(OSError):
+            if b"DetectInShard" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 @pytest.mark.parametrize("what", ["actor", "node"])
@@ -350,6 +355,27 @@ def test_a_node_that_dies_while_it_is_asked_is_passed_over(cluster, monkeypatch,
     with join_cluster(cluster.address):
         check_versions(find_version("spp-detect"))
     assert [one for one in caplog.messages if "gone: is no longer there" in one]
+
+
+def test_actors_that_die_again_and_again_end_the_run(cluster, small_model, photographs, tmp_path):
+    """As a photograph does that kills the process of whoever reads it."""
+    task, ended = make_task(small_model, photographs, tmp_path / "out"), threading.Event()
+
+    def kill_all():
+        while not ended.wait(0.05):
+            for pid in find_actors(cluster):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(ClusterError, match=r"a shard failed: .*go on with --resume"):
+            detect_on_cluster(task, {}, cluster.address)
+    finally:
+        ended.set()
+        killer.join()
+    assert detect_on_cluster(task, {}, cluster.address, resume=True).photographs == PHOTOGRAPHS
 
 
 @pytest.fixture
