@@ -3,8 +3,8 @@
     python benchmarks/many_files.py PHOTOS WEIGHTS --work runs/many \
         --out results/benchmarks/many_files.json
 
-PHOTOS are sound photographs, 1,800 at least. Each damaged file is one of them spoilt in one of a
-dozen ways. The memory of `spp-detect detect` is read while it runs.
+PHOTOS are sound photographs, 1,800 at least. Each damaged file is one of them spoilt in one of
+fifteen ways. The memory of `spp-detect detect` is read while it runs.
 """
 
 from __future__ import annotations
