@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data import DEFAULT_MAX_SIDE, DataError, read_photo
 from proposals import BoxesFile, ProposalCache, ProposalSettings, propose
+from spp_detect.heap import hand_back
 from spp_detect.out_of_memory import ERRORS, is_out_of_memory, tell_out_of_memory
 from spp_detect.threads import get_threads
 
@@ -22,6 +23,8 @@ Windows = NDArray[np.float32]
 WindowSource = Callable[[Path, Photo], Windows]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PHOTOGRAPHS_BETWEEN_TRIMS = 16
 
 
 def search_windows(settings: ProposalSettings, cache: ProposalCache | None = None) -> WindowSource:
@@ -81,7 +84,10 @@ def prepare_photos(
                 raise
             return tell_out_of_memory(path, photo)
 
-    yield from zip(paths, work_ahead(prepare, paths), strict=True)
+    for done, prepared in enumerate(zip(paths, work_ahead(prepare, paths), strict=True), 1):
+        yield prepared
+        if done % PHOTOGRAPHS_BETWEEN_TRIMS == 0:
+            hand_back()
 
 
 def work_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
