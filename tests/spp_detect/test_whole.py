@@ -15,10 +15,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_threads():
-    """As on two cores: how sums are rounded, and so what is learnt, depends on their number."""
+def one_thread():
+    """How sums are rounded, and so what is learnt, depends on their number."""
     before = get_threads()
-    set_threads(2)
+    set_threads(1)
     yield
     set_threads(before)
 

@@ -20,17 +20,12 @@ WINDOWS = 2
 
 
 @pytest.fixture
-def interpreted():
+def interpreted(interpreted_gpu):
     """The class whose kernels are decorated for Triton's interpreter."""
-    pytest.importorskip("triton")
-    from spp_detect.kernels import gpu, gpu_gradient
+    from spp_detect.kernels import gpu_gradient
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        importlib.reload(gpu).CHANNELS = FEW
-        yield importlib.reload(gpu_gradient).PoolWindowsOnGpu
-    importlib.reload(gpu)
-    importlib.reload(gpu_gradient)
+    interpreted_gpu.CHANNELS = FEW
+    return importlib.reload(gpu_gradient).PoolWindowsOnGpu
 
 
 def draw_cells(height, width, count=WINDOWS):

@@ -261,49 +261,37 @@ def test_gradient_by_differences():
     )
 
 
-@pytest.fixture
-def interpreted():
-    """The GPU's kernel, decorated for Triton's interpreter."""
-    pytest.importorskip("triton")
-    from spp_detect.kernels import gpu
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        yield importlib.reload(gpu)
-    importlib.reload(gpu)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_gpus_kernel_equals_pooling_of_the_crops(interpreted, dtype):
+def test_the_gpus_kernel_equals_pooling_of_the_crops(interpreted_gpu, dtype):
     feature_map = random_map(23, 31, 5).to(dtype)
     cells = torch.cat([random_cells(6, 23, 31), special_cells(23, 31)])
     for levels in LEVELS:
         wanted = pool_crops(feature_map.float(), cells, levels)
-        assert torch.equal(interpreted.pool_on_gpu(feature_map, cells, levels).float(), wanted)
+        assert torch.equal(interpreted_gpu.pool_on_gpu(feature_map, cells, levels).float(), wanted)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (74, 99)])
-def test_the_gpus_kernel_on_more_channels_than_a_programs(interpreted, size):
-    feature_map = random_map(*size, interpreted.CHANNELS + 3, seed=1)
+def test_the_gpus_kernel_on_more_channels_than_a_programs(interpreted_gpu, size):
+    feature_map = random_map(*size, interpreted_gpu.CHANNELS + 3, seed=1)
     cells = torch.cat([random_cells(5, *size, seed=1), special_cells(*size)])
     wanted = pool_crops(feature_map, cells, (6, 3, 2, 1))
-    assert torch.equal(interpreted.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
+    assert torch.equal(interpreted_gpu.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
 
 
-def test_the_gpus_kernel_without_windows(interpreted):
+def test_the_gpus_kernel_without_windows(interpreted_gpu):
     none = torch.zeros((0, 4), dtype=torch.int32)
-    assert interpreted.pool_on_gpu(random_map(4, 5, 3), none, (6, 1)).shape == (0, 111)
+    assert interpreted_gpu.pool_on_gpu(random_map(4, 5, 3), none, (6, 1)).shape == (0, 111)
 
 
 @pytest.mark.parametrize("most", [0, 4 * 23 * 31 * 5, 4 * 23 * 31 * 5 * 9, 1 << 30])
-def test_the_gpus_tables_of_a_large_map_are_fewer(interpreted, monkeypatch, most):
-    monkeypatch.setattr(interpreted, "MOST_TABLES", most)
+def test_the_gpus_tables_of_a_large_map_are_fewer(interpreted_gpu, monkeypatch, most):
+    monkeypatch.setattr(interpreted_gpu, "MOST_TABLES", most)
     feature_map = random_map(23, 31, 5)
-    depth = interpreted.choose_depth(feature_map)
+    depth = interpreted_gpu.choose_depth(feature_map)
     assert depth == {0: 1, 4 * 23 * 31 * 5: 1, 4 * 23 * 31 * 5 * 9: 3, 1 << 30: 4}[most]
     cells = torch.cat([random_cells(6, 23, 31), special_cells(23, 31)])
     wanted = pool_crops(feature_map, cells, (6, 3, 2, 1))
-    assert torch.equal(interpreted.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
+    assert torch.equal(interpreted_gpu.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
 
 
 GPUS = [75, 90]  # without instructions for bfloat16, and an H100
