@@ -8,8 +8,15 @@ import torch
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+# Modules that take a minute and more begin first, so that no process ends with one alone.
+LONGEST = ("test_detecting.py", "test_whole.py", "test_documents.py", "test_run.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked with `gpu` where torch sees none."""
+    """Let long modules begin first; skip what is marked with `gpu` where torch sees none."""
+    last = len(LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, last))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
