@@ -42,7 +42,16 @@ FC_STARTS = ("components", "random")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SINGLE_SCALE = 688  # the paper's single scale
 # Constants of a trained model that can be changed without training it again.
-TEST_TIME = ("score_threshold", "nms_iou", "max_detections", "passes", "vote_iou", "vote_score")
+TEST_TIME = (
+    "score_threshold",
+    "nms_iou",
+    "max_detections",
+    "passes",
+    "vote_iou",
+    "vote_score",
+    "support",
+    "support_iou",
+)
 # The same of scores that are the logarithms of odds: the first is a probability of 0.01.
 LOG_ODDS: dict[str, Any] = {"score_threshold": -4.6, "vote_score": -3.0}
 PAPER_SCALES = (480, 576, 688, 864, 1200)
@@ -127,6 +136,10 @@ class Config:
     # the paper and the release have no vote.
     vote_iou: float | None = 0.5
     vote_score: float = -1.0
+    # How sure a box is its voters tell, too: its score rises by support times the logarithm of
+    # 1 + the sum of how far those that overlap it by support_iou score above vote_score.
+    support: float = 0.15
+    support_iou: float = 0.6
 
     seed: int = 0  # of the order of windows and, in training, of all chance
 
@@ -302,7 +315,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("feature_norm", "svm_c", "svm_tolerance"), (_TINY, _HUGE)),
     **dict.fromkeys(("bias_multiplier", "positive_weight"), (_TINY, _HUGE)),
     **dict.fromkeys(("negative_iou", "negative_overlap"), (_TINY, 1)),
-    **dict.fromkeys(("regression_iou", "nms_iou", "vote_iou"), (_TINY, 1)),
+    **dict.fromkeys(("regression_iou", "nms_iou", "vote_iou", "support_iou"), (_TINY, 1)),
+    "support": (0, _HUGE),
     **dict.fromkeys(("hard_score", "evict_score"), (-_HUGE, _HUGE)),
     **dict.fromkeys(("score_threshold", "vote_score"), (-_HUGE, _HUGE)),
     "regression_lambda": (_TINY, _HUGE),
@@ -380,6 +394,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "fc_start": "random",
         "scores": "softmax",
         **LOG_ODDS,
+        "support": 0.0,  # the log-odds are the softmax's own
         "train_from": "layer3",
         "finetune_iterations": 10_000,
         "finetune_positives": 48,

@@ -164,7 +164,8 @@ class PhotoDetector(ABC):
             Whether boxes are moved by the box regression, as in the paper's "bb" rows, and scored
             again where they lie then, `config.passes` less one times.
         vote : bool
-            Whether the moved windows around a box then vote on it, where configured.
+            Whether the moved windows around a box then vote on where it lies and raise its score,
+            where configured.
 
         Returns
         -------

@@ -25,7 +25,7 @@ from spp_detect.files import write_json, write_tensors
 
 MODEL_FORMAT = "spp-detect model"
 # What was done when there was no such constant, of a model and of its training.
-BEFORE = {"passes": 1, "vote_iou": None}
+BEFORE = {"passes": 1, "vote_iou": None, "support": 0.0}
 TRAINING_BEFORE = {"finetune_sampling": "photographs"}
 MODEL_VERSION = 2  # 1 held the training's constants among the model's
 

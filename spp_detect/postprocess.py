@@ -18,7 +18,7 @@ from eval import Detections
 from spp_detect.calibration import Calibration
 from spp_detect.config import Config
 from spp_detect.heads import Heads
-from spp_detect.kernels.nms import suppress, vote_on_boxes
+from spp_detect.kernels.nms import sum_votes, suppress, vote_on_boxes
 from spp_detect.kernels.product import multiply_pairs
 
 NO_ROWS = np.empty(0, np.int64)
@@ -111,7 +111,8 @@ def select_detections(
         Whether each box is moved by its model's regression and NMS comes again after it. Only done
         where `config.passes` is 1: after more the moved windows are among those that were scored.
     vote : bool
-        Whether the moved windows around a box then vote on it, where `config.vote_iou` is given.
+        Whether the moved windows around a box then vote on where it lies and raise its score, where
+        `config.vote_iou` is given.
 
     Returns
     -------
@@ -135,8 +136,10 @@ def select_detections(
             again = suppress(best.astype(np.float64), its_scores, *limits)
             best, its_scores = best[again], its_scores[again]
         if voting:
-            weights = own[voters[c]] - config.vote_score
-            best = vote_on_boxes(best, placed[len(scores) + c], weights, config.vote_iou)
+            around, weights = placed[len(scores) + c], own[voters[c]] - config.vote_score
+            votes = sum_votes(best, around, weights, config.support_iou)
+            its_scores = its_scores + (config.support * np.log1p(votes)).astype(np.float32)
+            best = vote_on_boxes(best, around, weights, config.vote_iou)
         found.append((best, its_scores))
     return _join(found)
 

@@ -195,6 +195,7 @@ class TableMaker:
                 max_windows=plan.rcnn_windows if rcnn else plan.config.model.max_windows,
                 scales=plan.scales[column == "5 scales"],
                 passes=1,
+                support=0.0,
                 extractor="rcnn" if rcnn else "spp",
                 feature=model.removeprefix("ft"),
                 scores="svm",

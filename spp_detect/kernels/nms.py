@@ -89,6 +89,28 @@ def vote_on_boxes(boxes, voters, weights, iou):  # type: ignore[no-untyped-def]
     return voted
 
 
+@numba.njit(cache=True, nogil=True)
+def sum_votes(boxes, voters, weights, iou):  # type: ignore[no-untyped-def]
+    """Sum for each box the weights of the voters that overlap it.
+
+    Parameters
+    ----------
+    boxes, voters, weights, iou : float32 (N, 4), float32 (M, 4), float (M,), float
+        As of `vote_on_boxes`.
+
+    Returns
+    -------
+    float64 (N,)
+        0 for a box that none overlaps.
+    """
+    sums = np.zeros(len(boxes))
+    for k in range(len(boxes)):
+        for v in range(len(voters)):
+            if _find_iou(boxes[k], voters[v]) >= iou:
+                sums[k] += weights[v]
+    return sums
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def _find_iou(a, b):  # type: ignore[no-untyped-def]
     width = min(a[2], b[2]) - max(a[0], b[0])

@@ -28,7 +28,7 @@ def select(boxes, scores, vote=True, regress=True, **changes):
     heads = Heads(*(torch.zeros(classes, *shape) for shape in ((3,), (), (3, 4), (4,))))
     rows = torch.arange(len(boxes))
     one = ScoredWindows(boxes, scores, torch.zeros(len(boxes), 3), rows, (100, 100), heads)
-    config = make_config(**{"passes": 1} | changes)
+    config = make_config(**{"passes": 1, "support": 0.0} | changes)
     return select_detections([one], config, vote=vote, regress=regress)
 
 
@@ -39,9 +39,28 @@ def test_neighbours_vote_by_how_far_they_score_above_the_margin():
     np.testing.assert_allclose(found.scores, [1, 0])
 
 
-def test_without_a_vote_the_best_box_stands():
-    for found in (select(BOXES, SCORES, vote_iou=None), select(BOXES, SCORES, vote=False)):
+def test_voters_raise_the_score_of_what_they_support():
+    found = select(BOXES, SCORES, support=0.15, support_iou=0.6)
+    # Itself by 2 and window 1 by 0.5; window 2 only itself, by 1.
+    wanted = [1 + 0.15 * np.log(1 + 2.5), 0.15 * np.log(1 + 1)]
+    np.testing.assert_allclose(found.scores, wanted, rtol=1e-6)
+    alone = select(BOXES, SCORES, support=0.15, support_iou=0.7)  # window 1 overlaps by 2/3
+    np.testing.assert_allclose(alone.scores[0], 1 + 0.15 * np.log(1 + 2), rtol=1e-6)
+
+
+def test_many_voters_bring_a_box_before_a_better_one():
+    crowd = [[60.0, 60.0, 80.0, 80.0]] * 20
+    boxes = torch.cat([BOXES[:1], torch.tensor(crowd)])
+    scores = torch.tensor([[1.0]] + [[0.9]] * 20)
+    np.testing.assert_allclose(select(boxes, scores).boxes[0], BOXES[0], atol=1e-4)
+    np.testing.assert_allclose(select(boxes, scores, support=0.1).boxes[0], crowd[0], atol=1e-4)
+
+
+def test_without_a_vote_the_best_box_and_its_score_stand():
+    unmoved = select(BOXES, SCORES, vote_iou=None, support=0.15)
+    for found in (unmoved, select(BOXES, SCORES, vote=False, support=0.15)):
         np.testing.assert_allclose(found.boxes, BOXES[[0, 2]], atol=1e-5)
+        np.testing.assert_allclose(found.scores, [1, 0])
 
 
 def test_a_box_below_the_margin_stays():
@@ -57,6 +76,7 @@ def test_classes_do_not_vote_for_each_other():
 def test_the_presets_of_paper_and_release_do_not_vote_and_look_once():
     for preset in ("paper", "release"):
         assert (make_config(preset).vote_iou, make_config(preset).passes) == (None, 1)
+    assert make_config("fast-rcnn").support == 0  # its scores are log-odds as they are
 
 
 def test_after_several_passes_boxes_are_not_moved_again():
@@ -118,6 +138,9 @@ def select_by_torchvision(one, config):
         )
         total = weights.sum(1, keepdim=True)
         boxes = torch.where(total > 0, weights @ moved[voters] / total, moved[kept])
+        near = box_iou(moved[kept], moved[voters]) >= config.support_iou
+        votes = (near * (scores[voters] - config.vote_score)).sum(1)
+        scores = scores.index_add(0, kept, config.support * torch.log1p(votes))
         found += [(box, scores[k], c) for box, k in zip(boxes.numpy(), kept, strict=True)]
     found.sort(key=lambda one: -one[1])
     boxes, scores, labels = zip(*found, strict=True)
@@ -141,7 +164,7 @@ def test_equals_torchvisions_nms_and_a_regression_of_every_window(kind, level):
     found = select_detections([one], config)
     wanted = select_by_torchvision(one, config)
     assert len(found.scores) > 80
-    np.testing.assert_array_equal(found.scores, wanted[1])
+    np.testing.assert_allclose(found.scores, wanted[1], atol=1e-6)
     np.testing.assert_array_equal(found.labels, wanted[2])
     np.testing.assert_allclose(found.boxes, wanted[0], atol=1e-4)
 

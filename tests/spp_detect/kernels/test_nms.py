@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
-from spp_detect.kernels.nms import suppress, vote_on_boxes
+from spp_detect.kernels.nms import sum_votes, suppress, vote_on_boxes
 
 
 def random_boxes(count, rng):
@@ -42,7 +42,8 @@ def test_scores_that_differ_in_double_precision_only():
 
 
 def vote_slowly(boxes, voters, weights, iou):
-    voted = []
+    """The boxes after the vote, and the sums of the weights."""
+    voted, sums = [], []
     for box in boxes.astype(float):
         votes = []
         for voter, weight in zip(voters.astype(float), weights, strict=True):
@@ -53,7 +54,8 @@ def vote_slowly(boxes, voters, weights, iou):
                 votes.append((weight, voter))
         total = sum(weight for weight, _ in votes)
         voted.append(sum(w * v for w, v in votes) / total if votes else box)
-    return np.array(voted).reshape(-1, 4)
+        sums.append(total)
+    return np.array(voted).reshape(-1, 4), np.array(sums)
 
 
 def test_vote_against_loops():
@@ -62,7 +64,9 @@ def test_vote_against_loops():
     weights = rng.random(90) + 0.01
     voted = vote_on_boxes(boxes, voters, weights, 0.4)
     assert voted.dtype == np.float32
-    np.testing.assert_allclose(voted, vote_slowly(boxes, voters, weights, 0.4), rtol=1e-6)
+    wanted, sums = vote_slowly(boxes, voters, weights, 0.4)
+    np.testing.assert_allclose(voted, wanted, rtol=1e-6)
+    np.testing.assert_allclose(sum_votes(boxes, voters, weights, 0.4), sums, rtol=1e-12)
     stayed = (voted == boxes).all(axis=1)
     assert 5 < stayed.sum() < 55
 
@@ -72,3 +76,4 @@ def test_without_boxes_or_voters():
     one = np.array([[0, 0, 9, 9]], np.float32)
     assert vote_on_boxes(none, one, np.ones(1), 0.4).shape == (0, 4)
     assert vote_on_boxes(one, none, np.ones(0), 0.4).tolist() == one.tolist()
+    assert sum_votes(one, none, np.ones(0), 0.4).tolist() == [0.0]
