@@ -51,6 +51,7 @@ from spp_detect.watch import Watch, unwatched
 logger = logging.getLogger(__name__)
 
 PUBLIC_WEIGHTS = "imagenet"  # what a packed model's trunk is loaded from
+LEAST_SCORE, LEAST_SCORE_SUPPORTED = -0.8, -0.4  # without and with the support of the votes
 
 
 class PhotoDetector(ABC):
@@ -72,6 +73,12 @@ class PhotoDetector(ABC):
     classes: tuple[str, ...]
     proposal_settings: ProposalSettings
     calibration: Calibration | None
+
+    @property
+    def least_score(self) -> float:
+        """What the command line shows detections from: the score of the best mean F1 on val."""
+        supported = self.config.support > 0 and self.config.vote_iou is not None
+        return LEAST_SCORE_SUPPORTED if supported else LEAST_SCORE
 
     @abstractmethod
     def score_passes(
@@ -192,9 +199,9 @@ class PhotoDetector(ABC):
 
         >>> windows = np.array([[10, 20, 70, 90], [90, 30, 150, 110]], np.float32)
         >>> for box, score, label in detector.detect("photographs/dog.jpg", windows):
-        ...     print(detector.classes[label], score, box.tolist())
-        dog 0.5 [10.0, 20.0, 70.0, 90.0]
-        dog 0.5 [90.0, 30.0, 150.0, 110.0]
+        ...     print(detector.classes[label], round(float(score), 2), box.tolist())
+        dog 0.76 [10.0, 20.0, 70.0, 90.0]
+        dog 0.76 [90.0, 30.0, 150.0, 110.0]
         >>> both = detector.detect(["photographs/dog.jpg", "photographs/grass.jpg"])
         >>> len(both)
         2

@@ -7,6 +7,7 @@ they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class CombinedDetector(PhotoDetector):
             own = member.score_passes(photo, windows, passes)
             known = member.calibration if self.calibration is not None else None
             scored += own if known is None else [one.calibrate(known) for one in own]
-        return scored
+        return [replace(one, share=1 / len(self.members)) for one in scored]
 
 
 def _keep(constants: dict[str, Any], name: str) -> dict[str, Any]:

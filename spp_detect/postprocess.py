@@ -44,6 +44,8 @@ class ScoredWindows:
         The model's.
     inclusive : bool
         Whether its regression measures boxes as `bbox_regression.decode` does with `inclusive`.
+    share : float
+        What a vote of its windows counts: of several models together each has a part.
     """
 
     boxes: torch.Tensor
@@ -53,6 +55,7 @@ class ScoredWindows:
     size: tuple[int, int]
     heads: Heads
     inclusive: bool = False
+    share: float = 1.0
 
     def move(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Move windows by the regression of a class each: float32 (n, 4), clipped."""
@@ -122,6 +125,7 @@ def select_detections(
     # Overlaps in double, as in the release: a box that overlaps a better one by just nms_iou stays.
     boxes = np.concatenate([one.boxes.cpu().numpy() for one in scored]).astype(np.float64)
     scores = torch.cat([one.scores for one in scored]).T.contiguous().cpu().numpy()
+    shares = np.concatenate([np.full(len(one.boxes), one.share, np.float32) for one in scored])
     limits = config.score_threshold, config.nms_iou, config.max_detections
     kept = [suppress(boxes, own, *limits) for own in scores]
     move = regress and config.passes == 1
@@ -136,7 +140,8 @@ def select_detections(
             again = suppress(best.astype(np.float64), its_scores, *limits)
             best, its_scores = best[again], its_scores[again]
         if voting:
-            around, weights = placed[len(scores) + c], own[voters[c]] - config.vote_score
+            around = placed[len(scores) + c]
+            weights = (own[voters[c]] - config.vote_score) * shares[voters[c]]
             votes = sum_votes(best, around, weights, config.support_iou)
             its_scores = its_scores + (config.support * np.log1p(votes)).astype(np.float32)
             best = vote_on_boxes(best, around, weights, config.vote_iou)

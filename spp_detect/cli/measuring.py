@@ -124,6 +124,7 @@ def evaluate(
             "seen_in_training": seen,
             "regression": regression,
             "voting": regression and voting and detector.config.vote_iou is not None,
+            "support": detector.config.support,
             "passes": detector.config.passes if regression else 1,
             "changed": changes,
             "models": [_summarise_model(model) for model in models],

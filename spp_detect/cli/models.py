@@ -54,10 +54,9 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
     click.option(
         "--min-score",
         type=FiniteFloat(),
-        default=-0.8,
         help="Least score of a detection, which is 0 on an SVM's border between its class and all "
-        "else. The page has a slider from here upwards, and probabilities where the model knows "
-        "them.",
+        "else, before votes raise it; by default -0.4, or -0.8 for models without that. The page "
+        "has a slider from here upwards, and probabilities where the model knows them.",
     ),
     test_time_option,
     click.option(
@@ -102,7 +101,7 @@ def detect(
     weights: str | None,
     changes: dict[str, Any],
     out: Path | str,
-    min_score: float,
+    min_score: float | None,
     exports: tuple[str, ...],
     every: int,
     resume: bool,
@@ -127,6 +126,7 @@ def detect(
 
     models = join_models(runs, ready)
     detector = load_detector(models, device, weights).change(**changes)
+    min_score = detector.least_score if min_score is None else min_score
     if ray is not None:
         if exports or every != 1 or str(out) == "-" or device != "auto":
             raise click.UsageError("--also, --every, --device, --out -: expected none with --ray")
