@@ -136,8 +136,9 @@ class Config:
     # the paper and the release have no vote.
     vote_iou: float | None = 0.5
     vote_score: float = -1.0
-    # How sure a box is its voters tell, too: its score rises by support times the logarithm of
-    # 1 + the sum of how far those that overlap it by support_iou score above vote_score.
+    # How sure a box is its voters tell, too, if there is a vote: its score rises by support times
+    # the logarithm of 1 + the sum of how far those that overlap it by support_iou score above
+    # vote_score.
     support: float = 0.15
     support_iou: float = 0.6
 
@@ -343,6 +344,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "regression_lambda": 1000.0,
         "passes": 1,
         "vote_iou": None,
+        "support": 0.0,
     },
     "release": {
         "backbone": "zf5",
@@ -370,6 +372,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "regression_lambda": 4000.0,
         "passes": 1,
         "vote_iou": None,
+        "support": 0.0,
     },
     # The trunk's last layers learn under one linear layer on the pooled features, a softmax and
     # boxes; SVMs and regression then take the pooled features of what was learnt.

@@ -51,7 +51,7 @@ from spp_detect.watch import Watch, unwatched
 logger = logging.getLogger(__name__)
 
 PUBLIC_WEIGHTS = "imagenet"  # what a packed model's trunk is loaded from
-LEAST_SCORE, LEAST_SCORE_SUPPORTED = -0.8, -0.4  # without and with the support of the votes
+LEAST_SCORE, LEAST_SCORE_RAISED = -0.8, -0.4  # where votes leave scores as they are, or raise them
 
 
 class PhotoDetector(ABC):
@@ -75,10 +75,18 @@ class PhotoDetector(ABC):
     calibration: Calibration | None
 
     @property
+    def raises_scores(self) -> bool:
+        """Whether the votes around a box raise its score."""
+        return self.config.support > 0 and self.config.vote_iou is not None
+
+    @property
     def least_score(self) -> float:
-        """What the command line shows detections from: the score of the best mean F1 on val."""
-        supported = self.config.support > 0 and self.config.vote_iou is not None
-        return LEAST_SCORE_SUPPORTED if supported else LEAST_SCORE
+        """What the command line shows detections from.
+
+        Of an SVM's scores, that of the best mean F1 on val; of log-odds, a probability of 0.4, or
+        of 0.31 where votes do not raise them.
+        """
+        return LEAST_SCORE_RAISED if self.raises_scores else LEAST_SCORE
 
     @abstractmethod
     def score_passes(
@@ -104,7 +112,9 @@ class PhotoDetector(ABC):
             None for a model that does not know what its scores mean: one of an earlier version,
             R-CNN, or one trained on few photographs.
         """
-        return None if self.calibration is None else self.calibration.find_probabilities(found)
+        if self.calibration is None:
+            return None
+        return self.calibration.find_probabilities(found, raised=self.raises_scores)
 
     @abstractmethod
     def identify(self) -> dict[str, Any]:

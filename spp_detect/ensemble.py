@@ -51,7 +51,9 @@ class CombinedDetector(PhotoDetector):
         known = all(member.calibration is not None for member in members)
         self.calibration = Calibration.identity() if known else None
         self.changed = changed or {}
-        self.config = change_test_time(first.config, (LOG_ODDS if known else {}) | self.changed)
+        joined = {"support": min(member.config.support for member in members)}
+        joined |= LOG_ODDS if known else {}
+        self.config = change_test_time(first.config, joined | self.changed)
         self.proposal_settings = first.proposal_settings
 
     def identify(self) -> dict[str, Any]:

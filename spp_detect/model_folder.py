@@ -26,6 +26,8 @@ from spp_detect.files import write_json, write_tensors
 MODEL_FORMAT = "spp-detect model"
 # What was done when there was no such constant, of a model and of its training.
 BEFORE = {"passes": 1, "vote_iou": None, "support": 0.0}
+# What stood for a tensor when there was none of its name.
+TENSORS_BEFORE = {"calibration.window_odds": "calibration.odds"}
 TRAINING_BEFORE = {"finetune_sampling": "photographs"}
 MODEL_VERSION = 2  # 1 held the training's constants among the model's
 
@@ -149,6 +151,9 @@ def load_tensors(folder: Path, modules: nn.Module) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a whole safetensors file: {error}") from error
+    for name, older in TENSORS_BEFORE.items():
+        if name not in tensors and older in tensors:
+            tensors[name] = tensors[older]
     _check_shapes(path, tensors, modules.state_dict())
     modules.load_state_dict({name: tensors[name] for name in modules.state_dict()})
 

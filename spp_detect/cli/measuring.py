@@ -60,7 +60,11 @@ if TYPE_CHECKING:
     click.option(
         "--regression/--no-regression", default=True, help="Move boxes by the regression."
     ),
-    click.option("--voting/--no-voting", default=True, help="Let moved windows vote on boxes."),
+    click.option(
+        "--voting/--no-voting",
+        default=True,
+        help="Let windows vote on boxes and raise scores.",
+    ),
 )
 @option_group(
     "Run",
@@ -118,13 +122,14 @@ def evaluate(
     title = f"{' + '.join(map(name_model, models))} on {dataset.split}"
     show_result(result, title)
     show_errors(errors)
+    votes = regression and voting and detector.config.vote_iou is not None
     if out is not None:
         numbers |= {
             "seconds": seconds,
             "seen_in_training": seen,
             "regression": regression,
-            "voting": regression and voting and detector.config.vote_iou is not None,
-            "support": detector.config.support,
+            "voting": votes,
+            "support": detector.config.support if votes else 0.0,
             "passes": detector.config.passes if regression else 1,
             "changed": changes,
             "models": [_summarise_model(model) for model in models],

@@ -54,9 +54,10 @@ EXPORTS = ("drawn", "crops", "voc", "yolo", "comp4")
     click.option(
         "--min-score",
         type=FiniteFloat(),
-        help="Least score of a detection, which is 0 on an SVM's border between its class and all "
-        "else, before votes raise it; by default -0.4, or -0.8 for models without that. The page "
-        "has a slider from here upwards, and probabilities where the model knows them.",
+        help="Least score of a detection, after votes raised it; an SVM's own is 0 on the border "
+        "between its class and all else. By default -0.4, or -0.8 where votes raise nothing: of "
+        "older models, with support=0 or vote_iou=none. The page has a slider from here upwards, "
+        "and probabilities where the model knows them.",
     ),
     test_time_option,
     click.option(

@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from data import LabelledSet, read_photo
-from eval import EvalError, evaluate_voc, fit_odds
+from eval import Detections, EvalError, evaluate_voc, fit_odds
 from spp_detect.calibration import Calibration
+from spp_detect.config import change_test_time
 from spp_detect.detector import Detector
 from spp_detect.evaluation import collect_truths
 from spp_detect.files import write_tensors
+from spp_detect.postprocess import select_detections
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.stage import Stage
@@ -66,17 +68,24 @@ class Calibrate(Stage[Calibration | None]):
     def run(self) -> None:
         """Detect, and fit; where there are too few detections nothing is known of the scores."""
         detector = self.make_detector()
-        found = []
+        found: tuple[list[Detections], list[Detections]] = ([], [])
+        configs = detector.config, change_test_time(detector.config, {"support": 0.0})
         for i in track(self.held_out, self.name):
             photo = read_photo(self.dataset.photographs[i].path, self.cache.max_side)
             windows = self.cache.table.find(i)[self.cache.table.find_proposals(i)]
-            found.append(detector.detect(photo, windows))
+            scored = detector.score_passes(photo, windows, detector.config.passes)
+            for own, config in zip(found, configs, strict=True):
+                own.append(select_detections(scored, config))
         every = collect_truths(self.dataset)
         truths = [every[i] for i in self.held_out]
         tensors = {"photographs": torch.tensor([len(self.held_out)])}
         try:
-            odds = fit_odds(evaluate_voc(found, truths, self.dataset.classes))
-            tensors["odds"] = torch.tensor(odds, dtype=torch.float64)
+            fits = [fit_odds(evaluate_voc(own, truths, self.dataset.classes)) for own in found]
+            names = "odds", "window_odds"
+            tensors |= {
+                name: torch.tensor(odds, dtype=torch.float64)
+                for name, odds in zip(names, fits, strict=True)
+            }
         except EvalError:
             pass  # told by the model, which has no probabilities
         write_tensors(self.leaves[0], tensors)
@@ -84,4 +93,6 @@ class Calibrate(Stage[Calibration | None]):
     def load(self) -> Calibration | None:
         """Read what was fitted; None where there were too few detections."""
         tensors = load_file(self.leaves[0])
-        return Calibration(tensors["odds"]) if "odds" in tensors else None
+        if "odds" not in tensors:
+            return None
+        return Calibration(tensors["odds"], tensors.get("window_odds"))

@@ -447,6 +447,13 @@ def read_page(out):
     return json.loads(text[start : text.index("</script>", start)])
 
 
+def test_what_is_shown_begins_lower_where_votes_raise_nothing(spp, small_model, photos, tmp_path):
+    for number, (options, least) in enumerate([((), "-0.4"), (("--set", "support=0"), "-0.8")]):
+        out = tmp_path / str(number)
+        assert spp("detect", small_model, photos, "--out", out, *options)[0] in (0, 2)
+        assert read_page(out)["settings"]["least score"] == least
+
+
 def test_what_detect_found_is_scored_by_its_names(spp, small_model, small_voc, tmp_path):
     """The model's own numbers, by files' and classes' names, in a VOC folder and a COCO json."""
     test = (small_voc / "ImageSets" / "Main" / "test.txt").read_text().split()
@@ -1078,6 +1085,6 @@ def test_constants_of_test_time_are_set_and_recorded(spp, small_model, small_voc
     assert spp("evaluate", *data, *changes)[0] == 0
     numbers = json.loads((out / "metrics.json").read_text())
     assert numbers["changed"] == {"passes": 1, "vote_iou": None}
-    assert (numbers["passes"], numbers["voting"]) == (1, False)
+    assert (numbers["passes"], numbers["voting"], numbers["support"]) == (1, False, 0)
     line = error_line(spp("evaluate", *data, "--set", "scales=160"))
     assert "scales: expected a constant of test time" in line

@@ -50,6 +50,33 @@ def test_one_model_beside_itself_finds_what_it_finds_alone(small_detector, photo
     assert_equal(together, alone)
 
 
+def test_votes_of_two_models_count_half_each(small_detector, other_detector, photo):
+    windows = propose(photo, small_detector.proposal_settings)[:150]
+    members = small_detector, other_detector
+    plain, raised = (
+        CombinedDetector([one.change(support=s) for one in members]).detect(photo, windows)
+        for s in (0.0, 0.15)
+    )
+    config = small_detector.config
+    scored = [one for d in members for one in d.score_passes(photo, windows, config.passes)]
+    unvoted = CombinedDetector(members).change(vote_iou=None).detect(photo, windows)
+    wanted = []
+    for box, score, c in unvoted:  # where NMS leaves them, before the vote moves them
+        boxes = [(b, s) for one in scored for b, s in zip(one.boxes, one.scores[:, c], strict=True)]
+        votes = sum(max(0, s.item() + 1) / 2 for b, s in boxes if overlap(box, b.numpy()) >= 0.6)
+        wanted.append(score + 0.15 * np.log(1 + votes))
+    np.testing.assert_array_equal(plain.scores, unvoted.scores)
+    np.testing.assert_allclose(raised.scores, np.sort(wanted)[::-1], atol=1e-4)
+    assert (raised.scores > plain.scores + 0.01).any()
+
+
+def test_support_is_the_least_of_all_whoever_is_first(small_detector):
+    older = small_detector.change(support=0.0)
+    for members in ([small_detector, older], [older, small_detector]):
+        assert CombinedDetector(members).config.support == 0
+    assert CombinedDetector([small_detector] * 2).config.support == 0.15
+
+
 def overlap(a, b):
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])

@@ -1,11 +1,12 @@
 """What scores mean: SVMs trained without some photographs, and what their detections say."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from data import read_photo
 from eval import Detections, ScoreOdds
@@ -81,7 +82,8 @@ def test_svms_trained_apart_know_nothing_of_the_photographs_held_out(
 def known_model(small_model, tmp_path_factory):
     """The small model with a calibration put to it."""
     detector = Detector.load(small_model, "cpu")
-    detector.calibration = Calibration.of(ScoreOdds(0.5, 3.0, -1.5, -0.9))
+    curves = ScoreOdds(0.5, 3.0, -1.5, -0.9), ScoreOdds(0.7, 3.5, -1.8, -0.9)
+    detector.calibration = Calibration.of(*curves)
     folder = tmp_path_factory.mktemp("known")
     detector.save(folder)
     return folder
@@ -92,6 +94,20 @@ def test_probabilities_by_hand(known_model, small_set):
     found = Detections(np.zeros((3, 4)), np.array([0.0, 1.0, -2.0]), np.array([0, 4, 2]))
     wanted = 1 / (1 + np.exp(-np.array([0.5 - 1.5 * 0.9, 3.5 - 1.5 * 1.9, 0.5 - 6])))
     np.testing.assert_allclose(detector.find_probabilities(found), wanted, rtol=1e-5)
+    # Scores that no votes raised have a curve of their own.
+    alone = detector.change(support=0.0)
+    wanted = 1 / (1 + np.exp(-np.array([0.7 - 1.8 * 0.9, 4.2 - 1.8 * 1.9, 0.7 - 7])))
+    np.testing.assert_allclose(alone.find_probabilities(found), wanted, rtol=1e-5)
+
+
+def test_of_an_older_model_one_curve_is_both(known_model, tmp_path):
+    shutil.copytree(known_model, tmp_path / "older")
+    path = tmp_path / "older" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["calibration.window_odds"]
+    save_file(tensors, path)
+    older = Detector.load(tmp_path / "older", "cpu").calibration
+    assert torch.equal(older.window_odds, tensors["calibration.odds"])
 
 
 def test_a_model_without_it_says_so(small_model, small_set):
@@ -142,13 +158,15 @@ def test_models_that_know_are_joined_by_their_odds(known_model, small_set):
     assert len(joined) and joined.scores.min() > -4.6
 
 
-def test_too_few_detections_leave_it_unknown(small_set, make_run, small_config, tmp_path):
-    class Blind:
-        def detect(self, photo, windows):
-            return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
-
+def test_too_few_detections_leave_it_unknown(
+    small_set, small_model, make_run, small_config, tmp_path
+):
     run = make_run(tmp_path / "run", small_set, small_config())
     run.begin()
     cache = run.open_cache(run.propose())
-    stage = Calibrate(run.work, small_set, run.order[::5], cache, Blind)
+
+    def make_blind():
+        return Detector.load(small_model, "cpu").change(score_threshold=99.0)
+
+    stage = Calibrate(run.work, small_set, run.order[::5], cache, make_blind)
     assert do_stage(stage, run.folder) is None
