@@ -11,7 +11,9 @@ defaults, and both models' windows joined as `evaluate MODEL MODEL` joins them.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +30,15 @@ from spp_detect.prefetch import search_windows
 from spp_detect.threads import set_threads
 
 MODELS = ("voc2007", "voc2007_tuned")
-# Each row: in how many passes its windows are scored, None as the model says, and how
-# `select_detections` selects.
-ROWS: dict[str, tuple[int | None, dict[str, bool]]] = {
-    "no regression": (1, {"regress": False}),
-    "regression": (1, {"vote": False}),
-    "regression, vote": (1, {}),
-    "scored again where they lie then, no vote": (None, {"vote": False}),
-    "scored again where they lie then, vote: the default": (None, {}),
+ONCE, UNRAISED, RAISED = {"passes": 1}, {"support": 0.0}, {"support": 0.15}
+# Each row: its constants of test time, and how `select_detections` selects.
+ROWS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
+    "no regression": (ONCE, {"regress": False}),
+    "regression": (ONCE, {"vote": False}),
+    "regression, vote": (ONCE | UNRAISED, {}),
+    "scored again where they lie then, no vote": ({}, {"vote": False}),
+    "scored again where they lie then, vote": (UNRAISED, {}),
+    "scored again where they lie then, vote that raises scores": (RAISED, {}),
 }
 
 
@@ -44,11 +47,11 @@ def select_rows(
 ) -> dict[str, Detections]:
     """Select a photograph's detections in every row, from each model's passes."""
     found = {}
-    for row, (passes, way) in ROWS.items():
-        config = detector.change(passes=passes).config if passes else detector.config
-        found[row] = select_detections(
-            [one for own in scored for one in own[:passes]], config, **way
-        )
+    for row, (constants, way) in ROWS.items():
+        config = detector.change(**constants).config
+        kept = [one for own in scored for one in own[: constants.get("passes")]]
+        parts = [replace(one, share=1 / len(scored)) for one in kept]
+        found[row] = select_detections(parts, config, **way)
     return found
 
 

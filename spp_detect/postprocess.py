@@ -1,7 +1,7 @@
 """From scored windows to detections: threshold, NMS, box regression, NMS (section 4.1).
 
 After the paper: windows that are moved and scored again, and a vote on each box among those around
-it, both as in MR-CNN (Gidaris, Komodakis, arXiv 1505.01749).
+it, both as in MR-CNN (Gidaris, Komodakis, arXiv 1505.01749); the votes raise its score, too.
 """
 
 from __future__ import annotations

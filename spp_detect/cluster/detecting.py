@@ -26,6 +26,7 @@ from spp_detect.cluster.places import MissingFileError, Place, PlaceError
 from spp_detect.cluster.shards import Account, Manifest, Shard, ShardResults, cut_shards
 from spp_detect.detector import PhotoDetector
 from spp_detect.ensemble import load_detector
+from spp_detect.heap import hand_back
 from spp_detect.out_of_memory import ERRORS, is_out_of_memory, tell_out_of_memory
 from spp_detect.progress import track
 from spp_detect.provenance import find_version
@@ -354,6 +355,7 @@ class DetectInShard:
             except DataError as error:
                 results.fail(name, str(error))
         results.write(self.task.out, str(row["shard"]))
+        hand_back()
         return {"shard": row["shard"], "photographs": len(results.account)}
 
     def _detect(self, results: ShardResults, name: str, photo: Photo, windows: Windows) -> None:

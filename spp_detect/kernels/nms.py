@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression, and a vote on the boxes that it keeps; on the CPU, by numba."""
+"""Greedy non-maximum suppression, and votes on the boxes that it keeps; on the CPU, by numba."""
 
 from __future__ import annotations
 
