@@ -24,8 +24,7 @@ _TRIM = _find_trim()
 def hand_back() -> None:
     """Hand freed memory back to the system, where the C library can.
 
-    It costs a few milliseconds, and what is needed again is had anew: after some photographs, not
-    after each.
+    What is needed again is had anew, which costs time: after some photographs, not after each.
     """
     if _TRIM is not None:
         _TRIM(0)

@@ -1,5 +1,6 @@
 """The vote on boxes, by numbers worked by hand."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -161,12 +162,14 @@ def test_equals_torchvisions_nms_and_a_regression_of_every_window(kind, level):
     inverse = torch.randint(0, 600, (900,))
     one = ScoredWindows(boxes, scores, features, inverse, (500, 480), heads)
     config = make_config(passes=1, max_detections=40, vote_iou=0.45, vote_score=-1.0)
-    found = select_detections([one], config)
-    wanted = select_by_torchvision(one, config)
-    assert len(found.scores) > 80
-    np.testing.assert_allclose(found.scores, wanted[1], atol=1e-6)
-    np.testing.assert_array_equal(found.labels, wanted[2])
-    np.testing.assert_allclose(found.boxes, wanted[0], atol=1e-4)
+    for support in (0.0, config.support):
+        config = replace(config, support=support)
+        found = select_detections([one], config)
+        wanted = select_by_torchvision(one, config)
+        assert len(found.scores) > 80
+        np.testing.assert_allclose(found.scores, wanted[1], rtol=0, atol=1e-6 if support else 0)
+        np.testing.assert_array_equal(found.labels, wanted[2])
+        np.testing.assert_allclose(found.boxes, wanted[0], atol=1e-4)
 
 
 def exact_nms(boxes, scores, iou):
