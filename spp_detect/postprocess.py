@@ -140,13 +140,23 @@ def select_detections(
             again = suppress(best.astype(np.float64), its_scores, *limits)
             best, its_scores = best[again], its_scores[again]
         if voting:
-            around = placed[len(scores) + c]
             weights = (own[voters[c]] - config.vote_score) * shares[voters[c]]
-            votes = sum_votes(best, around, weights, config.support_iou)
-            its_scores = its_scores + (config.support * np.log1p(votes)).astype(np.float32)
-            best = vote_on_boxes(best, around, weights, config.vote_iou)
+            around = placed[len(scores) + c], weights
+            its_scores = its_scores + _find_support(best, *around, config)
+            best = vote_on_boxes(best, *around, config.vote_iou)
         found.append((best, its_scores))
     return _join(found)
+
+
+def _find_support(
+    boxes: NDArray[np.float32],
+    voters: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    config: Config,
+) -> NDArray[np.float32]:
+    """Find what votes add to the scores of boxes, float32 (N, 4): float32 (N,)."""
+    votes = sum_votes(boxes, voters, weights, config.support_iou)
+    return np.asarray(config.support * np.log1p(votes), np.float32)
 
 
 def _move(
