@@ -7,9 +7,10 @@ import dataclasses
 import hashlib
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from spp_detect.cascade import FirstStage
 from spp_detect.config import Config, ConfigError, TrainingConfig, change_test_time, to_mapping
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FcLayers, apply_fc, build_fc
-from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device
+from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device, send
+from spp_detect.fixed_shapes import Found, Promising, collect, find_promising, move, select
 from spp_detect.heads import Heads
 from spp_detect.model_folder import (
     Description,
@@ -46,12 +48,31 @@ from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import prepare_photos, search_windows
 from spp_detect.public_trunk import MOST_DIFFERENCE, PublicTrunk
 from spp_detect.ready_models import find_model
+from spp_detect.spp import PhotoMaps, SppExtractor
 from spp_detect.watch import Watch, unwatched
 
 logger = logging.getLogger(__name__)
 
 PUBLIC_WEIGHTS = "imagenet"  # what a packed model's trunk is loaded from
 LEAST_SCORE, LEAST_SCORE_RAISED = -0.8, -0.4  # where votes leave scores as they are, or raise them
+
+
+class Pending(Protocol):
+    """A photograph in which detection has begun."""
+
+    def read(self) -> Detections:
+        """Wait until it is done: best first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A photograph in which detection is done."""
+
+    found: Detections
+
+    def read(self) -> Detections:
+        """Give what was found."""
+        return self.found
 
 
 class PhotoDetector(ABC):
@@ -73,6 +94,7 @@ class PhotoDetector(ABC):
     classes: tuple[str, ...]
     proposal_settings: ProposalSettings
     calibration: Calibration | None
+    ahead = 0  # photographs that are begun before one is read
 
     @property
     def raises_scores(self) -> bool:
@@ -230,8 +252,34 @@ class PhotoDetector(ABC):
         if windows is None:
             windows = propose(photo, self.proposal_settings)
         windows = np.asarray(windows, np.float32).reshape(-1, 4)
+        return self.begin(photo, windows, regress=regress, vote=vote).read()
+
+    def begin(
+        self,
+        photo: NDArray[np.uint8],
+        windows: NDArray[np.float32],
+        *,
+        regress: bool = True,
+        vote: bool = True,
+    ) -> Pending:
+        """Begin to detect in a photograph; on a GPU that goes on beside what the caller does next.
+
+        Parameters
+        ----------
+        photo : uint8 (H, W, 3)
+            RGB.
+        windows : float32 (N, 4)
+            In its pixels.
+        regress, vote : bool
+            As of `detect`.
+
+        Returns
+        -------
+        Pending
+            Whose `read` gives what `detect` does.
+        """
         scored = self.score_passes(photo, windows, self.config.passes if regress else 1)
-        return select_detections(scored, self.config, regress=regress, vote=vote)
+        return Done(select_detections(scored, self.config, regress=regress, vote=vote))
 
     def detect_folder(
         self, folder: str | Path, max_side: int = DEFAULT_MAX_SIDE
@@ -292,18 +340,23 @@ class PhotoDetector(ABC):
         self, paths: Sequence[Path], max_side: int
     ) -> Iterator[tuple[Path, Detections | DataError]]:
         source = search_windows(self.proposal_settings)
+        begun: deque[tuple[Path, Pending | DataError]] = deque()
         for path, prepared in prepare_photos(paths, source, max_side):
             if isinstance(prepared, DataError):
-                yield path, prepared
+                begun.append((path, prepared))
             else:
-                yield path, self._detect_or_tell(path, *prepared)
+                begun.append((path, self._begin_or_tell(path, *prepared)))
+            if len(begun) > self.ahead:
+                yield _finish(*begun.popleft())
+        for path, pending in begun:
+            yield _finish(path, pending)
 
-    def _detect_or_tell(
+    def _begin_or_tell(
         self, path: Path, photo: NDArray[np.uint8], windows: NDArray[np.float32]
-    ) -> Detections | DataError:
-        """Detect in a photograph; the error is one of memory."""
+    ) -> Pending | DataError:
+        """Begin to detect in a photograph; the error is one of memory."""
         try:
-            return self.detect(photo, windows)
+            return self.begin(photo, windows)
         except ERRORS as error:
             if not is_out_of_memory(error):
                 raise
@@ -365,6 +418,7 @@ class Detector(PhotoDetector):
             calibration = Calibration.identity()
         self.calibration = calibration.to(extractor.device) if calibration is not None else None
         self.proposal_settings = make_proposal_settings(config)
+        self.ahead = int(self.in_fixed_shapes)
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", weights: str | None = None) -> Detector:
@@ -533,6 +587,60 @@ class Detector(PhotoDetector):
             self.config, classes, *parts, training=self.training, calibration=calibration
         )
 
+    @property
+    def in_fixed_shapes(self) -> bool:
+        """Whether it detects as `fixed_shapes` does: on a GPU, but for cascades and more parts."""
+        return (
+            self.extractor.device.type == "cuda"
+            and isinstance(self.extractor, SppExtractor)
+            and self.config.parts == ("window",)
+            and not self.config.promising
+        )
+
+    def begin(
+        self,
+        photo: NDArray[np.uint8],
+        windows: NDArray[np.float32],
+        *,
+        regress: bool = True,
+        vote: bool = True,
+    ) -> Pending:
+        """Begin to detect in a photograph; see `PhotoDetector.begin`."""
+        if not self.in_fixed_shapes:
+            return super().begin(photo, windows, regress=regress, vote=vote)
+        return Found.send(self.find_all(photo, windows, regress=regress, vote=vote))
+
+    @torch.inference_mode()
+    def find_all(
+        self,
+        photo: NDArray[np.uint8],
+        windows: NDArray[np.float32],
+        *,
+        regress: bool = True,
+        vote: bool = True,
+    ) -> torch.Tensor:
+        """Detect without waiting for the device: float32 (C, K, 5) as of `fixed_shapes.select`."""
+        config = self.config
+        maps = self.extractor.compute_maps(photo)
+        assert isinstance(maps, PhotoMaps)
+        first = scored = self._score_all(maps.pool(windows), unwatched)
+        passes: list[tuple[ScoredWindows, Promising]] = []
+        promising = find_promising(first, config.vote_score, config.max_windows)
+        for _ in range(config.passes - 1 if regress else 0):
+            boxes = move(scored, promising)
+            scored = self._score_boxes(maps, boxes)
+            passes.append((scored, promising))
+            promising = promising._replace(rows=torch.arange(len(boxes), device=boxes.device))
+        candidates = collect(first, passes, moved=regress and config.passes == 1)
+        voting = regress and vote and config.vote_iou is not None
+        return select(candidates, config, voting=voting)
+
+    def _score_boxes(self, maps: PhotoMaps, boxes: torch.Tensor) -> ScoredWindows:
+        """Score boxes that lie on the device, each pooled by itself."""
+        pooled = maps.pool_boxes(boxes)
+        inverse = torch.arange(len(boxes), device=boxes.device)
+        return self._score(pooled, boxes, inverse, maps.size, unwatched)
+
     def score_passes(
         self,
         photo: NDArray[np.uint8],
@@ -612,19 +720,30 @@ class Detector(PhotoDetector):
     @torch.inference_mode()
     def _score_all(self, pooled: WindowFeatures, watch: Watch) -> ScoredWindows:
         """Score pooled windows whose order and number stay."""
+        device = self.extractor.device
+        inverse = send(torch.from_numpy(pooled.inverse), device)
+        boxes = send(torch.from_numpy(pooled.windows), device)
+        return self._score(pooled.features, boxes, inverse, pooled.size, watch)
+
+    def _score(
+        self,
+        features: torch.Tensor,
+        boxes: torch.Tensor,
+        inverse: torch.Tensor,
+        size: tuple[int, int],
+        watch: Watch,
+    ) -> ScoredWindows:
+        """Score boxes, float32 (N, 4), by the rows (U, D) of their features."""
         with watch("fc"):
-            described = apply_fc(self.fc, pooled.features, self.config.precision)
+            described = apply_fc(self.fc, features, self.config.precision)
         with watch("classification"):
-            device = self.extractor.device
-            inverse = torch.from_numpy(pooled.inverse).to(device)
             scores = self.heads.score(described)
-            boxes = torch.from_numpy(pooled.windows).to(device)
             return ScoredWindows(
                 boxes,
                 scores[inverse],
-                described if self.heads.is_softmax else pooled.features,
+                described if self.heads.is_softmax else features,
                 inverse,
-                pooled.size,
+                size,
                 self.heads,
                 self.config.regression_inclusive,
             )
@@ -678,6 +797,10 @@ class Detector(PhotoDetector):
         """Make a detector that shares all but what is given."""
         parts = self.classes, self.extractor, self.heads, fc or self.fc, first or self.first
         return Detector(config, *parts, self.training, self.calibration)
+
+
+def _finish(path: Path, pending: Pending | DataError) -> tuple[Path, Detections | DataError]:
+    return path, pending if isinstance(pending, DataError) else pending.read()
 
 
 def make_proposal_settings(config: Config) -> ProposalSettings:

@@ -64,6 +64,12 @@ class Heads(nn.Module):
         likely = scores.log_softmax(dim=1)[:, :-1]
         return likely - torch.log(-torch.expm1(likely.clamp(max=-TINY)))
 
+    def regress(self, described: torch.Tensor) -> torch.Tensor:
+        """Find the targets of every class: (U, D) into float32 (U, C, 4)."""
+        weights = self.regression_coef.transpose(0, 1).flatten(1)
+        targets = multiply_rows(described, weights).unflatten(1, (-1, 4))
+        return targets + self.regression_intercept
+
     @classmethod
     def empty(cls, classes: int, pooled: int, described: int, *, softmax: bool = False) -> Heads:
         """Make heads to load into, of `described` values for the SVMs and `pooled` for the rest."""

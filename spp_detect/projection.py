@@ -1,6 +1,7 @@
 """From a window in the photograph to cells of the map, and the choice of scale.
 
-Paper: section 4.3 and appendix A; the official release differs, and both rules are here.
+Paper: section 4.3 and appendix A; the official release differs, and both rules are here. Functions
+of windows take arrays; those of boxes are the same for tensors, on whatever device these are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 PAPER_TARGET = 224.0
@@ -73,21 +75,37 @@ def locate_windows(
     windows: NDArray[np.float32], scaling: tuple[float, float], grid: CellGrid, rule: str
 ) -> NDArray[np.int32]:
     """Project windows as `project_windows` does, onto a map without ends: int32 (N, 4)."""
+    cells: NDArray[np.int32] = locate_boxes(_as_boxes(windows), scaling, grid, rule).numpy()
+    return cells
+
+
+def locate_boxes(
+    boxes: torch.Tensor, scaling: tuple[float, float], grid: CellGrid, rule: str
+) -> torch.Tensor:
+    """Project boxes, float (N, 4), as `locate_windows` does: int32 (N, 4)."""
     offset = grid.stride * (RELEASE_OFFSET_IN_STRIDES if rule == "release" else 0.5)
-    pixels = np.asarray(windows, np.float64).reshape(-1, 4) - (0, 0, 1, 1)  # inclusive corners
-    moved = pixels * scaling[0] / scaling[1] - grid.centre
-    first = np.floor((moved[:, :2] + offset) / grid.stride + 0.5).astype(np.int64)
-    last = np.ceil((moved[:, 2:] - offset) / grid.stride - 0.5).astype(np.int64)
+    starts, ends = boxes.double().split(2, dim=1)
+    starts = starts * scaling[0] / scaling[1] - grid.centre
+    ends = (ends - 1) * scaling[0] / scaling[1] - grid.centre  # the last pixel
+    first = torch.floor((starts + offset) / grid.stride + 0.5).long()
+    last = torch.ceil((ends - offset) / grid.stride - 0.5).long()
     inverted = first > last
     middle = (first + last) // 2
-    cells = np.where(inverted, middle, first), np.where(inverted, middle, last)
-    return np.concatenate(cells, axis=1).astype(np.int32)
+    cells = torch.where(inverted, middle, first), torch.where(inverted, middle, last)
+    return torch.cat(cells, dim=1).int()
 
 
 def clamp_cells(cells: NDArray[np.int32], map_size: Sequence[int]) -> NDArray[np.int32]:
     """Move cells that lie outside a map (height, width) to its nearest: int32 (N, 4)."""
-    limit = np.array([map_size[1], map_size[0]] * 2, np.int32) - 1
-    return np.clip(cells, 0, limit)
+    clamped: NDArray[np.int32] = clamp_located(torch.from_numpy(cells), map_size).numpy()
+    return clamped
+
+
+def clamp_located(cells: torch.Tensor, map_size: Sequence[int]) -> torch.Tensor:
+    """Move cells, int32 (N, 4), as `clamp_cells` does."""
+    x, y = cells.unflatten(1, (2, 2)).unbind(dim=2)
+    clamped = x.clamp(0, map_size[1] - 1), y.clamp(0, map_size[0] - 1)
+    return torch.stack(clamped, dim=2).flatten(1)
 
 
 def choose_scales(
@@ -117,15 +135,27 @@ def choose_scales(
     int64 (N,)
         Indices into `scales`.
     """
-    corners = np.asarray(windows, np.float64).reshape(-1, 4)
+    boxes, sides = _as_boxes(windows), np.asarray(scales, float).tolist()
+    chosen: NDArray[np.int64] = choose_scales_of(boxes, sides, short_side, rule).numpy()
+    return chosen
+
+
+def choose_scales_of(
+    boxes: torch.Tensor, scales: Sequence[float], short_side: int, rule: str
+) -> torch.Tensor:
+    """Choose for each box, float (N, 4), as `choose_scales` does: int64 (N,)."""
+    corners = boxes.double()
     area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     if rule == "release":
-        wanted = np.floor(RELEASE_TARGET * short_side / np.sqrt(np.maximum(area, 1e-6)) + 0.5)
-        distance = np.abs(np.asarray(scales)[None, :] - wanted[:, None])
+        wanted = torch.floor(RELEASE_TARGET * short_side / area.clamp(min=1e-6).sqrt() + 0.5)
+        distances = [(wanted - scale).abs() for scale in scales]
     else:
-        areas = area[:, None] * (np.asarray(scales)[None, :] / short_side) ** 2
-        distance = np.abs(areas - PAPER_TARGET**2)
-    return np.argmin(distance, axis=1)
+        distances = [(area * (s / short_side) ** 2 - PAPER_TARGET**2).abs() for s in scales]
+    return torch.stack(distances, dim=1).argmin(dim=1)  # of equal ones the first
+
+
+def _as_boxes(windows: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(windows, np.float64).reshape(-1, 4))
 
 
 def unique_rows(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from spp_detect.kernels import pool_windows
+from spp_detect.kernels import pool_on_maps, pool_windows
 from spp_detect.levels import DEFAULT_LEVELS, check_levels
 
 
@@ -75,6 +77,27 @@ class SpatialPyramidPool(nn.Module):
             Of the map's type.
         """
         return pool_windows(feature_map, cells, self.levels)
+
+    def pool_on_maps(
+        self, maps: Sequence[torch.Tensor], numbers: torch.Tensor, cells: torch.Tensor
+    ) -> torch.Tensor:
+        """Pool windows, each of one of several maps; see `kernels.pool_on_maps`.
+
+        Parameters
+        ----------
+        maps : sequence of float (H, W, C)
+            Channels last.
+        numbers : int (N,)
+            Each window's map.
+        cells : int32 (N, 4)
+            Left, top, right, bottom, inclusive, inside that map.
+
+        Returns
+        -------
+        float (N, C · bins)
+            Of the maps' type.
+        """
+        return pool_on_maps(maps, numbers, cells, self.levels)
 
     def extra_repr(self) -> str:
         """Show the levels in the module's repr."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, send
-from spp_detect.projection import choose_scales, clamp_cells, locate_windows, unique_rows
+from spp_detect.projection import (
+    choose_scales,
+    choose_scales_of,
+    clamp_cells,
+    clamp_located,
+    locate_boxes,
+    locate_windows,
+    unique_rows,
+)
 from spp_detect.watch import Watch, unwatched
 
 MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
@@ -117,24 +126,35 @@ class PhotoMaps(PhotoFeatures):
         return clamped
 
     def _pool_located(self, located: NDArray[np.int32]) -> torch.Tensor:
-        device = self.extractor.device
-        lengths = self.extractor.lengths
-        ends = list(accumulate(lengths))
-        dtype = self.maps[self.extractor.parts[0].layer][0].dtype
-        features = torch.empty((len(located), ends[-1]), dtype=dtype, device=device)
+        scales, *cells = np.split(located, range(1, located.shape[1], 4), axis=1)
+        sent = [send(torch.from_numpy(one.copy()), self.extractor.device) for one in cells]
+        numbers = send(torch.from_numpy(scales[:, 0].copy()), self.extractor.device)
+        return self._pool_cells(numbers, sent)
+
+    def _pool_cells(self, scales: torch.Tensor, cells: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Pool windows at a scale each, from each part's cells, int32 (N, 4): (N, D)."""
+        pooled = []
+        for k, (part, own) in enumerate(zip(self.extractor.parts, cells, strict=True)):
+            maps = [one.to(self.extractor.device) for one in self.maps[part.layer]]
+            pooled.append(self.extractor.pyramids[k].pool_on_maps(maps, scales, own))
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+    @torch.inference_mode()
+    def pool_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Pool boxes that lie on the device, float32 (K, 4), each by itself: (K, D).
+
+        As `pool`, but without looking for those that fall on the same cells, for which a GPU would
+        have to be waited for. Only windows as they are can be pooled so, no other parts.
+        """
+        config = self.extractor.config
+        scales = choose_scales_of(boxes, self.sides, min(self.size), config.scale_rule)
+        (grid,) = [segment.grid for segment in self.extractor.trunk.segments]
+        cells = torch.empty_like(boxes, dtype=torch.int32)
         for scale in range(len(self.sides)):
-            rows = np.flatnonzero(located[:, 0] == scale)
-            if not len(rows):
-                continue
-            for k, part in enumerate(self.extractor.parts):
-                cells = send(torch.from_numpy(located[rows, 1 + 4 * k : 5 + 4 * k].copy()), device)
-                one_map = self.maps[part.layer][scale].to(device)
-                pooled = self.extractor.pyramids[k].pool_windows(one_map, cells)
-                if len(rows) == len(located) and len(lengths) == 1:
-                    return pooled
-                where = send(torch.from_numpy(rows), device)
-                features[where, ends[k] - lengths[k] : ends[k]] = pooled
-        return features
+            located = locate_boxes(boxes, self._find_scaling(scale), grid, config.projection)
+            own = clamp_located(located, self._find_map(0, scale).shape[:2])
+            cells = torch.where(scales[:, None] == scale, own, cells)
+        return self._pool_cells(scales, [cells])
 
 
 class SppExtractor(Extractor):
@@ -153,8 +173,12 @@ class SppExtractor(Extractor):
         limit, rounding = self.config.long_side_limit, self.config.long_side_rounding
         size = resized_size((photo.shape[1], photo.shape[0]), scale, limit, rounding)
         # Bilinear without antialiasing, as the release resizes.
-        resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
-        pixels = send(self.backbone.normalise(resized), self.device)
+        if self.device.type == "cuda":
+            sent = send(torch.from_numpy(photo), self.device)
+            pixels = self.backbone.normalise_tensor(resize_tensor(sent, size))
+        else:
+            resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
+            pixels = self.backbone.normalise(resized)
         maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
         return {layer: one[0].permute(1, 2, 0).contiguous() for layer, one in maps.items()}
 
@@ -190,6 +214,20 @@ def resized_size(
         return -(-size[0] * wanted // own), -(-size[1] * wanted // own)
     factor = min(short_side / min(size), long_limit / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resize_tensor(photo: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize a uint8 photograph (H, W, 3) where it lies, and repeat last pixels as `_pad_small`.
+
+    Returns
+    -------
+    float32 (1, 3, H, W)
+        Whole numbers, which OpenCV's fixed point misses by one at most.
+    """
+    pixels = photo.permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(pixels, size[::-1], mode="bilinear").round()
+    right, below = (max(0, MIN_SIDE - side) for side in size)
+    return functional.pad(resized, (0, right, 0, below), mode="replicate")
 
 
 def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

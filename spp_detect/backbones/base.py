@@ -84,6 +84,13 @@ class Backbone(nn.Module):
         pixels = cv2.LUT(photo, ((values - mean) / std)[None])
         return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
+    def normalise_tensor(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalise RGB values of 0 to 255, float32 (1, 3, H, W), where they lie."""
+        if self.input_format.order == "bgr":
+            pixels = pixels.flip(1)
+        numbers = zip(pixels[0], self.input_format.mean, self.input_format.std, strict=True)
+        return torch.stack([(one - mean) / std for one, mean, std in numbers])[None]
+
 
 class InOrder(nn.Module):
     """Layers of which each takes what the one before it gives, under names of their own.

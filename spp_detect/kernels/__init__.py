@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from spp_detect.kernels.compiler import can_compile
@@ -9,7 +11,7 @@ from spp_detect.kernels.cpu import pool_on_cpu
 from spp_detect.kernels.gradient import PoolWindows
 from spp_detect.kernels.reference import pool_with_torch
 
-__all__ = ["PoolWindows", "pool_on_cpu", "pool_windows", "pool_with_torch"]
+__all__ = ["PoolWindows", "pool_on_cpu", "pool_on_maps", "pool_windows", "pool_with_torch"]
 
 
 def pool_windows(
@@ -48,6 +50,42 @@ def pool_windows(
 
         pooled = PoolWindowsOnGpu.apply(feature_map, cells, levels)
         return pooled
-    from spp_detect.kernels.gpu import pool_on_gpu  # triton takes a second to import
+    return pool_on_maps([feature_map], torch.zeros_like(cells[:, 0]), cells, levels)
 
-    return pool_on_gpu(feature_map, cells, levels)
+
+def pool_on_maps(
+    maps: Sequence[torch.Tensor],
+    numbers: torch.Tensor,
+    cells: torch.Tensor,
+    levels: tuple[int, ...],
+) -> torch.Tensor:
+    """Pool windows, each of one of several maps, as `pool_windows` does; without a gradient.
+
+    Parameters
+    ----------
+    maps : sequence of float (H, W, C)
+        As of `pool_windows`: a photograph's at each scale.
+    numbers : int (N,)
+        Each window's map, same device.
+    cells : int32 (N, 4)
+        Inside that map.
+    levels : tuple of int
+        As of `pool_windows`.
+
+    Returns
+    -------
+    float (N, C · sum(n² for n in levels))
+        Of the maps' type.
+    """
+    if maps[0].device.type == "cuda" and can_compile():
+        from spp_detect.kernels.gpu import pool_on_gpu  # triton takes a second to import
+
+        return pool_on_gpu(maps, numbers, cells, levels)
+    if len(maps) == 1:
+        return pool_windows(maps[0], cells, levels)
+    length = maps[0].shape[2] * sum(n * n for n in levels)
+    pooled = maps[0].new_empty((len(cells), length))
+    for number, one in enumerate(maps):
+        (rows,) = torch.nonzero(numbers == number, as_tuple=True)
+        pooled[rows] = pool_windows(one, cells[rows], levels)
+    return pooled

@@ -30,7 +30,7 @@ class PoolWindowsOnGpu(torch.autograd.Function):
     ) -> torch.Tensor:
         """Pool float (H, W, C) at cells, int32 (N, 4), into (N, C · bins)."""
         feature_map, cells = feature_map.detach().contiguous(), cells.contiguous()
-        pooled = pool_on_gpu(feature_map, cells, levels)
+        pooled = pool_on_gpu([feature_map], torch.zeros_like(cells[:, 0]), cells, levels)
         ctx.save_for_backward(feature_map, cells, pooled)
         ctx.levels = levels
         return pooled

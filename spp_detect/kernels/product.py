@@ -18,6 +18,8 @@ MOST_PAIRS = 0.25
 
 def multiply_rows(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Multiply (U, D) of any precision by float32 (D, K): float32 (U, K)."""
+    if rows.device.type != "cpu":
+        return rows.float() @ weights
     if rows.dtype == torch.float32:
         return torch.cat([part @ weights for part in rows.split(ROWS)])
     product = weights.new_empty((len(rows), weights.shape[1]))

@@ -12,7 +12,7 @@ def interpreted_gpu():
     pytest.importorskip("triton")
     from triton.runtime.interpreter import interpreter_builder as builder
 
-    from spp_detect.kernels import gpu, gpu_gradient
+    from spp_detect.kernels import gpu, gpu_gradient, gpu_nms
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
@@ -23,3 +23,4 @@ def interpreted_gpu():
         yield importlib.reload(gpu)
     importlib.reload(gpu)
     importlib.reload(gpu_gradient)
+    importlib.reload(gpu_nms)

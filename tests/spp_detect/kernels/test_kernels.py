@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from torchvision.ops import roi_pool
 
-from spp_detect.kernels import pool_on_cpu, pool_windows, pool_with_torch
+from spp_detect.kernels import pool_on_cpu, pool_on_maps, pool_windows, pool_with_torch
 from spp_detect.kernels import reference as reference_module
 
 LEVELS = [(6, 3, 2, 1), (1,), (4, 3), (5, 2, 1), (7, 6, 3, 2, 1), (3, 6)]
@@ -261,13 +261,43 @@ def test_gradient_by_differences():
     )
 
 
+def pool_on_gpu(gpu, feature_map, cells, levels):
+    return gpu.pool_on_gpu([feature_map], torch.zeros_like(cells[:, 0]), cells, levels)
+
+
+MAPS = [random_map(*size, 5, seed) for seed, size in enumerate([(23, 31), (1, 9), (12, 7)])]
+
+
+def place_on_maps(count):
+    """Windows of several maps mixed, and what each is pooled into."""
+    numbers = torch.randint(len(MAPS), (count,), generator=torch.Generator().manual_seed(0))
+    each = [random_cells(1, *MAPS[n].shape[:2], seed=i) for i, n in enumerate(numbers.tolist())]
+    rows = [pool_crops(MAPS[n], own, (6, 3)) for n, own in zip(numbers.tolist(), each, strict=True)]
+    return numbers, torch.cat(each), torch.cat(rows)
+
+
+def test_windows_of_several_maps():
+    numbers, cells, wanted = place_on_maps(60)
+    assert len(numbers.unique()) == len(MAPS)
+    assert torch.equal(pool_on_maps(MAPS, numbers, cells, (6, 3)), wanted)
+    assert pool_on_maps(MAPS, numbers[:0], cells[:0], (6, 3)).shape == (0, wanted.shape[1])
+
+
+@pytest.mark.parametrize("most", [0, 1 << 30])
+def test_the_gpus_kernel_takes_windows_of_several_maps(interpreted_gpu, monkeypatch, most):
+    monkeypatch.setattr(interpreted_gpu, "MOST_TABLES", most)
+    numbers, cells, wanted = place_on_maps(15)
+    assert len(numbers.unique()) == len(MAPS)
+    assert torch.equal(interpreted_gpu.pool_on_gpu(MAPS, numbers, cells, (6, 3)), wanted)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_gpus_kernel_equals_pooling_of_the_crops(interpreted_gpu, dtype):
     feature_map = random_map(23, 31, 5).to(dtype)
     cells = torch.cat([random_cells(6, 23, 31), special_cells(23, 31)])
     for levels in LEVELS:
         wanted = pool_crops(feature_map.float(), cells, levels)
-        assert torch.equal(interpreted_gpu.pool_on_gpu(feature_map, cells, levels).float(), wanted)
+        assert torch.equal(pool_on_gpu(interpreted_gpu, feature_map, cells, levels).float(), wanted)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (74, 99)])
@@ -275,23 +305,23 @@ def test_the_gpus_kernel_on_more_channels_than_a_programs(interpreted_gpu, size)
     feature_map = random_map(*size, interpreted_gpu.CHANNELS + 3, seed=1)
     cells = torch.cat([random_cells(5, *size, seed=1), special_cells(*size)])
     wanted = pool_crops(feature_map, cells, (6, 3, 2, 1))
-    assert torch.equal(interpreted_gpu.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
+    assert torch.equal(pool_on_gpu(interpreted_gpu, feature_map, cells, (6, 3, 2, 1)), wanted)
 
 
 def test_the_gpus_kernel_without_windows(interpreted_gpu):
     none = torch.zeros((0, 4), dtype=torch.int32)
-    assert interpreted_gpu.pool_on_gpu(random_map(4, 5, 3), none, (6, 1)).shape == (0, 111)
+    assert pool_on_gpu(interpreted_gpu, random_map(4, 5, 3), none, (6, 1)).shape == (0, 111)
 
 
 @pytest.mark.parametrize("most", [0, 4 * 23 * 31 * 5, 4 * 23 * 31 * 5 * 9, 1 << 30])
 def test_the_gpus_tables_of_a_large_map_are_fewer(interpreted_gpu, monkeypatch, most):
     monkeypatch.setattr(interpreted_gpu, "MOST_TABLES", most)
     feature_map = random_map(23, 31, 5)
-    depth = interpreted_gpu.choose_depth(feature_map)
+    depth = interpreted_gpu.choose_depth([feature_map])
     assert depth == {0: 1, 4 * 23 * 31 * 5: 1, 4 * 23 * 31 * 5 * 9: 3, 1 << 30: 4}[most]
     cells = torch.cat([random_cells(6, 23, 31), special_cells(23, 31)])
     wanted = pool_crops(feature_map, cells, (6, 3, 2, 1))
-    assert torch.equal(interpreted_gpu.pool_on_gpu(feature_map, cells, (6, 3, 2, 1)), wanted)
+    assert torch.equal(pool_on_gpu(interpreted_gpu, feature_map, cells, (6, 3, 2, 1)), wanted)
 
 
 GPUS = [75, 90]  # without instructions for bfloat16, and an H100
@@ -319,10 +349,10 @@ def test_the_gpus_kernel_compiles_without_a_gpu(capability, side):
     pytest.importorskip("triton")
     from spp_detect.kernels import gpu
 
-    pointers = {"tables": "*bf16", "cells": "*i32", "levels": "*i32", "pooled": "*bf16"}
+    names = ("tables", "places", "numbers", "cells", "levels", "pooled")
+    pointers = dict(zip(names, ("*bf16", "*i64", *["*i32"] * 3, "*bf16"), strict=True))
     constants = find_constants(side, torch.bfloat16) | {"DEPTH": gpu.DEPTH}
-    numbers = ("height", "width", "channels", "length")
-    assert compile_kernel(gpu._pool, pointers, numbers, constants, capability)
+    assert compile_kernel(gpu._pool, pointers, ("channels", "length"), constants, capability)
 
 
 @pytest.mark.parametrize("capability", GPUS)

@@ -1,11 +1,16 @@
 """NMS against torchvision's, and the vote against loops."""
 
+import importlib
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
+from spp_detect.kernels import class_nms
+from spp_detect.kernels.class_nms import sum_voters, suppress_classes
 from spp_detect.kernels.nms import sum_votes, suppress, vote_on_boxes
 
 
@@ -77,3 +82,116 @@ def test_without_boxes_or_voters():
     assert vote_on_boxes(none, one, np.ones(1), 0.4).shape == (0, 4)
     assert vote_on_boxes(one, none, np.ones(0), 0.4).tolist() == one.tolist()
     assert sum_votes(one, none, np.ones(0), 0.4).tolist() == [0.0]
+
+
+def make_classes(count, seed, own):
+    """Boxes of three classes, the same or each its own, and scores with ties and missing ones."""
+    rng = np.random.default_rng(seed)
+    boxes = [random_boxes(count, rng).astype(np.float64) for _ in range(3)]
+    scores = rng.integers(-9, 9, (3, count)).astype(np.float32)
+    scores[rng.random((3, count)) < 0.2] = -np.inf
+    return (np.stack(boxes) if own else boxes[0]), scores
+
+
+def suppress_each(boxes, scores, least, iou, most):
+    """Class by class on the CPU: rows, -1 behind the last."""
+    wanted = np.full((len(scores), most), -1)
+    for c, own in enumerate(scores):
+        kept = suppress(boxes if boxes.ndim == 2 else boxes[c], own, least, iou, most)
+        wanted[c, : len(kept)] = kept
+    return wanted
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    count=st.integers(1, 60),
+    iou=st.sampled_from([0.1, 0.3, 0.5, 0.99]),
+    most=st.sampled_from([1, 5, 70]),
+    own=st.booleans(),
+    seed=st.integers(0, 999_999),
+)
+def test_all_classes_at_once(count, iou, most, own, seed):
+    boxes, scores = make_classes(count, seed, own)
+    found = suppress_classes(torch.from_numpy(boxes), torch.from_numpy(scores), -5.0, iou, most)
+    assert found.dtype == torch.int64
+    np.testing.assert_array_equal(found, suppress_each(boxes, scores, -5.0, iou, most))
+
+
+@pytest.fixture
+def interpreted_nms(interpreted_gpu, monkeypatch):
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from spp_detect.kernels import gpu_nms
+
+    # Triton's own functions were decorated for a GPU when it was imported.
+    monkeypatch.setattr(tl, "max", InterpretedFunction(tl.max.fn))
+    return importlib.reload(gpu_nms)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("count", "most"), [(1, 3), (30, 4), (64, 100), (700, 20)])
+def test_the_gpus_kernel(interpreted_nms, count, most, own):
+    boxes, scores = make_classes(count, count, own)
+    given = torch.from_numpy(boxes), torch.from_numpy(scores)
+    found = interpreted_nms.suppress_on_gpu(*given, -5.0, 0.3, most)
+    np.testing.assert_array_equal(found, suppress_each(boxes, scores, -5.0, 0.3, most))
+
+
+def test_the_gpus_kernel_keeps_a_box_that_overlaps_by_just_the_limit(interpreted_nms):
+    """In float32, 0.3 is more than 0.3: then also what overlaps by a little more would stay."""
+    corners = [[0, 0, 13, 1], [7, 0, 20, 1], [7 - 1e-9, 0, 20 - 1e-9, 1]]
+    boxes = torch.tensor(corners, dtype=torch.float64)
+    for rows in ([0, 1], [0, 2]):
+        limit = 6 / 20
+        scores = torch.tensor([[2.0, 1.0]])
+        kept = suppress(boxes[rows].numpy(), scores[0].numpy(), 0.0, limit, 2)
+        found = interpreted_nms.suppress_on_gpu(boxes[rows], scores, 0.0, limit, 2)
+        assert found[0, : len(kept)].tolist() == kept.tolist()
+        assert len(kept) == (2 if rows == [0, 1] else 1)
+
+
+def test_all_classes_without_boxes():
+    none = torch.zeros((0, 4), dtype=torch.float64), torch.zeros((2, 0))
+    assert suppress_classes(*none, 0.0, 0.3, 2).tolist() == [[-1, -1]] * 2
+
+
+@pytest.mark.parametrize("capability", [75, 90])
+def test_the_gpus_kernel_compiles_without_a_gpu(capability):
+    triton = pytest.importorskip("triton")
+    from spp_detect.kernels import gpu_nms
+
+    pointers = {"boxes": "*fp64", "scores": "*fp32", "limit": "*fp64", "kept": "*i64"}
+    numbers = dict.fromkeys(("count", "own", "most"), "i32")
+    constants = {"BLOCK": 8192}
+    signature = pointers | numbers | {"BLOCK": "constexpr"}
+    source = triton.compiler.ASTSource(gpu_nms._suppress, signature, constants)
+    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
+    assert triton.compile(source, target=target, options={"num_warps": 16}).asm["cubin"]
+
+
+@pytest.mark.gpu
+def test_on_the_gpu():
+    boxes, scores = make_classes(5000, 0, own=False)
+    given = torch.from_numpy(boxes).cuda(), torch.from_numpy(scores).cuda()
+    found = suppress_classes(*given, -5.0, 0.3, 100)
+    np.testing.assert_array_equal(found.cpu(), suppress_each(boxes, scores, -5.0, 0.3, 100))
+
+
+@pytest.mark.parametrize("most", [1, 1 << 24])
+def test_votes_of_all_classes(monkeypatch, most):
+    monkeypatch.setattr(class_nms, "MOST_OVERLAPS", most)  # class by class
+    rng = np.random.default_rng(0)
+    boxes = np.stack([random_boxes(9, rng) for _ in range(3)])
+    for voters in (random_boxes(40, rng), np.stack([random_boxes(40, rng) for _ in range(3)])):
+        weights = rng.random((3, 40)).astype(np.float32) * rng.integers(0, 2, (3, 40))
+        weights = weights.astype(np.float32)
+        given = [torch.from_numpy(one) for one in (boxes, voters, weights)]
+        totals, corners = sum_voters(*given, 0.3)
+        for c in range(3):
+            own = voters if voters.ndim == 2 else voters[c]
+            heavy = weights[c] > 0
+            wanted, sums = vote_slowly(boxes[c], own[heavy], weights[c][heavy], 0.3)
+            np.testing.assert_allclose(totals[c], sums, rtol=1e-6)
+            voted = np.where(sums[:, None] > 0, corners[c] / totals[c][:, None], boxes[c])
+            np.testing.assert_allclose(voted, wanted, rtol=1e-5)
