@@ -339,7 +339,7 @@ def test_stages_are_worked_in_while_they_are_announced(make_detector, photo, mon
     detector, watch = make_detector(SppExtractor), Recorder()
     inner = {
         "trunk": (Trunk, "__call__"),
-        "pyramid": (detector.extractor.pyramids[0], "pool_windows"),
+        "pyramid": (detector.extractor.pyramids[0], "pool_on_maps"),
         "layers": (detector.fc, "infer"),
     }
     for name, (owner, attribute) in inner.items():

@@ -121,13 +121,13 @@ def test_duplicates_are_pooled_once(monkeypatch):
     extractor = build_extractor(scales=(96, 240))
     maps = extractor.compute_maps(random_photo(90, 70))
     counted = Counter()
-    pool_windows = extractor.pyramids[0].pool_windows
+    pool_on_maps = extractor.pyramids[0].pool_on_maps
 
-    def count(one_map, cells):
+    def count(its_maps, numbers, cells):
         counted.update(map(tuple, cells.tolist()))
-        return pool_windows(one_map, cells)
+        return pool_on_maps(its_maps, numbers, cells)
 
-    monkeypatch.setattr(extractor.pyramids[0], "pool_windows", count)
+    monkeypatch.setattr(extractor.pyramids[0], "pool_on_maps", count)
     window = np.array([[10, 10, 60, 60]], np.float32)
     other = np.array([[30, 0, 90, 70]], np.float32)
     windows = np.concatenate([window, other, window, window + 0.01, other])
