@@ -229,7 +229,7 @@ def join_cluster(address: str) -> Iterator[None]:
             f"`ray start --head`, auto, or {LOCAL}"
         ) from error
     try:
-        _quiet_ray_data()
+        _set_up_ray_data()
         yield
     finally:
         ray.shutdown()
@@ -242,8 +242,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
-def _quiet_ray_data() -> None:
+def _set_up_ray_data() -> None:
     context = ray.data.DataContext.get_current()
+    # Ray does not restart an actor that dies before it has begun; the pool may start others. Older
+    # versions do not count such deaths.
+    if hasattr(context, "max_consecutive_actor_init_deaths"):
+        context.max_consecutive_actor_init_deaths = MOST_DEATHS
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

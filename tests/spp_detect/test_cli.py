@@ -21,7 +21,7 @@ from data import open_dataset
 from proposals import load_boxes
 from spp_detect import cli, files, ready_models
 from spp_detect.cli.models import EXPORTS
-from spp_detect.detector import Detector, PhotoDetector
+from spp_detect.detector import Detector
 from spp_detect.report import exports
 from spp_detect.training.feature_scale import MeasureScales
 
@@ -327,17 +327,17 @@ def test_a_photograph_that_vanishes_is_one_failure(
     spp, small_model, many, tmp_path, monkeypatch, when
 ):
     gone, out = many / "6.jpg", tmp_path / "out"
-    detect = Detector.detect
+    begin = Detector.begin
     turns = iter(range(8))
 
     def vanish(*arguments, **options):
         turn = next(turns)
-        found = detect(*arguments, **options)
+        found = begin(*arguments, **options)
         if turn == (0 if when == "read" else 6):
             gone.unlink()
         return found
 
-    monkeypatch.setattr(Detector, "detect", vanish)
+    monkeypatch.setattr(Detector, "begin", vanish)
     monkeypatch.setattr("spp_detect.prefetch.get_threads", lambda: 1)  # reads two ahead
     status, told, errors = spp("detect", small_model, many, "--out", out)
     assert status == 2
@@ -974,7 +974,7 @@ def test_an_interrupted_command_says_how_to_go_on(
         status, _, errors = spp("train", small_voc, "--out", out, *options)
         told = f"spp-detect: stopped; go on with --out {out} --resume"
     else:
-        monkeypatch.setattr(PhotoDetector, "detect", interrupt)
+        monkeypatch.setattr(Detector, "begin", interrupt)
         status, _, errors = spp("detect", small_model, photos, "--out", out)
         found = f"what was found so far is in {out / 'index.html'}"
         told = f"spp-detect: stopped; {found}; go on with --resume"
