@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -34,6 +35,12 @@ from spp_detect.cli.options import (
     weights_option,
 )
 from spp_detect.config import EXTRACTORS, FEATURES
+
+if TYPE_CHECKING:  # loaded by the commands themselves, so that help comes at once
+    from data import LabelledSet
+    from spp_detect.training.assembly import RunOptions
+    from spp_detect.training.feature_cache import Resources
+    from spp_detect.training.team import Team
 
 ADDED = "added"  # folder of the stages of a class that is added
 
@@ -132,17 +139,12 @@ def train(
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
 
     DATA is a VOC folder, photographs with an .xml each, a COCO .json file, or a YOLO folder or its
-    .yaml file; several are joined.
+    .yaml file; several are joined. Processes that torchrun starts fine-tune together.
     """
-    from data import UNSPLIT, join_sets
-    from spp_detect.cli.opening import open_checked
     from spp_detect.features import choose_device
-    from spp_detect.lock import lock_folder
-    from spp_detect.trained_on import hold_out, save_split
     from spp_detect.training.assembly import assemble_run, find_options
     from spp_detect.training.feature_cache import Resources
-    from spp_detect.training.run import leave_out_without_positives
-    from spp_detect.training.run_folder import check_begun, check_new
+    from spp_detect.training.team import join_team
 
     named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
@@ -154,6 +156,31 @@ def train(
     if data:
         given["data"] = [str(one.absolute()) for one in data]
 
+    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    with join_team(resources.device) as team:
+        if team.leads:
+            _train(out, given, resources, team, resume=resume, strict=strict)
+        elif team.agree(False):  # as the first process says, once it fine-tunes
+            asked = find_options(out, {})
+            dataset, _ = _open_training_set(out, asked, max_side, strict=strict)
+            assemble_run(out, dataset, asked, replace(resources, map_budget=0), team).help()
+
+
+def _train(
+    out: Path,
+    given: dict[str, Any],
+    resources: Resources,
+    team: Team,
+    *,
+    resume: bool,
+    strict: bool,
+) -> None:
+    """Begin a run by the options given, or go on with it, to its end."""
+    from spp_detect.lock import lock_folder
+    from spp_detect.trained_on import save_split
+    from spp_detect.training.assembly import assemble_run, find_options
+    from spp_detect.training.run_folder import check_begun, check_new
+
     if resume:
         check_begun(out)
     else:
@@ -161,19 +188,11 @@ def train(
     asked = find_options(out, given)
     if not asked.data:
         raise click.UsageError("no DATA to train on: expected at least one labelled set")
-    classes = asked.classes.split(",") if asked.classes else None
-    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
-    paths = data or [Path(one) for one in asked.data]
-    sets = [open_checked(one, asked.split, classes, max_side, strict=strict) for one in paths]
-    dataset = join_sets(sets)
-    held_out = None
-    if asked.split != UNSPLIT and all(one.split == UNSPLIT for one in sets):
-        dataset, held_out = hold_out(dataset, out, asked.settings.get("seed", 0))
-    if classes is None and not strict:
-        dataset = leave_out_without_positives(dataset)
-    run = assemble_run(out, dataset, asked, resources)
+    dataset, held_out = _open_training_set(out, asked, resources.max_side, strict=strict)
+    run = assemble_run(out, dataset, asked, resources, team)
     if (out / "metrics.json").is_file():
         run.begin()  # refuses another set or other constants than it was trained with
+        team.agree(False)
         print(f"{out}: trained already")
         return
     with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
@@ -182,6 +201,26 @@ def train(
             save_split(held_out, out)
         run.train()
     print(f"{out}: trained on {len(dataset)} photographs")
+
+
+def _open_training_set(
+    out: Path, asked: RunOptions, max_side: int, *, strict: bool
+) -> tuple[LabelledSet, LabelledSet | None]:
+    """Open what a run learns from, and what is held out where its sets have no splits."""
+    from data import UNSPLIT, join_sets
+    from spp_detect.cli.opening import open_checked
+    from spp_detect.trained_on import hold_out
+    from spp_detect.training.run import leave_out_without_positives
+
+    classes = asked.classes.split(",") if asked.classes else None
+    paths = [Path(one) for one in asked.data]
+    sets = [open_checked(one, asked.split, classes, max_side, strict=strict) for one in paths]
+    dataset, held_out = join_sets(sets), None
+    if asked.split != UNSPLIT and all(one.split == UNSPLIT for one in sets):
+        dataset, held_out = hold_out(dataset, out, asked.settings.get("seed", 0))
+    if classes is None and not strict:
+        dataset = leave_out_without_positives(dataset)
+    return dataset, held_out
 
 
 @cloup.command(

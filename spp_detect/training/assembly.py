@@ -22,6 +22,7 @@ from spp_detect.config import (
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import TrainingRun
 from spp_detect.training.run_folder import TrainingError
+from spp_detect.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,13 @@ def make_trunk(name: str, weights: str, seed: int) -> tuple[Backbone, str]:
 
 
 def assemble_run(
-    out: Path, dataset: LabelledSet, options: RunOptions, resources: Resources
+    out: Path,
+    dataset: LabelledSet,
+    options: RunOptions,
+    resources: Resources,
+    team: Team = ALONE,
 ) -> TrainingRun:
-    """Make a run: its configuration, its trunk with weights, its windows.
+    """Make a run: its configuration, its trunk with weights, its windows, who helps.
 
     Raises
     ------
@@ -135,4 +140,5 @@ def assemble_run(
         boxes=boxes,
         fc_weights=fc_weights,
         options=vars(options) | {"weights_name": name},
+        team=team,
     )

@@ -7,8 +7,9 @@ the trunk may learn without fc layers: under one linear layer on the pooled feat
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from spp_detect.config import RunConfig, TrainingConfig
+from spp_detect.config import RunConfig, TrainingConfig, count_photographs
 from spp_detect.dtype import use_precision
 from spp_detect.fc import FcLayers
 from spp_detect.features import Extractor
@@ -26,8 +27,9 @@ from spp_detect.files import write_json, write_tensors
 from spp_detect.progress import track
 from spp_detect.threads import set_numba_threads
 from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
-from spp_detect.training.sampling import Draw, Sampler
+from spp_detect.training.sampling import Draw, PhotographSampler, Sampler
 from spp_detect.training.stage import Stage
+from spp_detect.training.team import ALONE, Team
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
 STANDARDISED_BATCHES = 40  # on which mean and spread of pooled features are measured
@@ -64,6 +66,13 @@ class FineTuner:
         Where the layers learn.
     work : Path
         Gets the state of an interrupted run.
+    team : Team
+        The processes that share each batch, and the held-out photographs; only the first writes.
+
+    Raises
+    ------
+    TuningError
+        For more processes than a batch has photographs, where these are few.
     """
 
     def __init__(
@@ -75,7 +84,15 @@ class FineTuner:
         config: RunConfig,
         device: torch.device,
         work: Path,
+        team: Team = ALONE,
     ) -> None:
+        most = count_photographs(config.training)
+        if isinstance(sampler, PhotographSampler) and team.size > most:
+            raise TuningError(
+                f"fine-tuning: {team.size} processes; expected at most {most}, as many as a batch "
+                "has photographs"
+            )
+        self.team = team
         self.trunk = trunk
         fc = trunk.restrict(fc)
         self.sampler = sampler
@@ -132,31 +149,36 @@ class FineTuner:
         losses: list[float] = []
         # One thread reads ahead; all pooling of a frozen trunk happens in it.
         with ThreadPoolExecutor(1, initializer=set_numba_threads) as worker:
-            if start == 0 and self.config.training.finetune_standardised:
+            if start == 0 and self.config.training.finetune_standardised and self.team.leads:
                 self._standardise(worker)
-            batches = self.read_batches(worker, start, iterations)
+            self.team.follow(self.network.state_dict().values())
+            drawn = map(self.sampler.draw_batch, range(start, iterations))
+            batches = self.read_batches(worker, map(self.team.share, drawn))
             for step, batch in track(enumerate(batches, start), "fine-tuning", iterations - start):
                 losses.append(self.learn(step, batch))
                 if (step + 1) % every == 0 or step + 1 == iterations:
                     self._evaluate(worker, step + 1, float(np.mean(losses)))
-                    self._save(step + 1)
+                    if self.team.leads:
+                        self._save(step + 1)
                     losses = []
-        self.network.load_state_dict(load_file(self.best_path))
+        if self.team.leads:
+            self.network.load_state_dict(load_file(self.best_path))
         self.inputs.fold_into(*((self.fc.first,) if self.has_fc else self.last.linear))
         self.network.eval()
         self.optimiser.zero_grad()  # lets go of the gradients
         return np.array(self.history)
 
     def read_batches(
-        self, worker: ThreadPoolExecutor, start: int, stop: int
+        self, worker: ThreadPoolExecutor, drawn: Iterable[list[Draw]]
     ) -> Iterator[list[tuple[Draw, Pooling]]]:
-        """Draw and read the batches of some steps in a worker, one ahead."""
-        ahead = worker.submit(self.read, self.sampler.draw_batch(start))
-        for step in range(start, stop):
-            batch = ahead.result()
-            if step + 1 < stop:
-                ahead = worker.submit(self.read, self.sampler.draw_batch(step + 1))
-            yield batch
+        """Read batches in a worker, one ahead."""
+        ahead: deque[Future[list[tuple[Draw, Pooling]]]] = deque()
+        for draws in drawn:
+            ahead.append(worker.submit(self.read, draws))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        for last in ahead:
+            yield last.result()
 
     def read(self, draws: list[Draw]) -> list[tuple[Draw, Pooling]]:
         """Read what a batch needs."""
@@ -168,12 +190,31 @@ class FineTuner:
             group["lr"] = group["factor"] * rate_at(self.config.training, step)
         self.network.train()
         _freeze_statistics(self.trunk.tail)
-        torch.manual_seed(self.config.model.seed + step)  # an interrupted run repeats the dropout
-        loss = self._measure_loss(batch)
+        # An interrupted run repeats the dropout; no two processes have the same.
+        torch.manual_seed(self.config.model.seed + step + (self.team.rank << 32))
+        windows = torch.tensor([float(sum(len(draw.labels) for draw, _ in batch))])
+        windows = windows.to(self.device)
+        self.team.add_up([windows])
         self.optimiser.zero_grad()
-        loss.backward()
+        loss = torch.zeros(1, device=self.device)
+        if batch:
+            own = self._sum_losses(batch) / windows
+            own.backward()
+            loss = own.detach()
+        self._add_gradients_up(loss)
         self.optimiser.step()
         return float(loss.item())
+
+    def _add_gradients_up(self, loss: torch.Tensor) -> None:
+        """Add up what the processes have learnt from their parts of a batch, and their losses."""
+        if self.team.size == 1:
+            return
+        gradients = []
+        for parameter in self.network.parameters():
+            if parameter.grad is None:  # nothing of the batch came to this process
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        self.team.add_up([*gradients, loss])
 
     def score(self, batch: list[tuple[Draw, Pooling]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Score a batch's windows: float32 (N, C + 1), and their labels, (N,).
@@ -184,20 +225,20 @@ class FineTuner:
             scores: torch.Tensor = self.fc8(self._describe(batch))
         return scores.float(), self._join_labels(batch)
 
-    def _measure_loss(self, batch: list[tuple[Draw, Pooling]]) -> torch.Tensor:
-        """The batch's loss: of the softmax, and of the boxes where these learn (smooth L1)."""
+    def _sum_losses(self, batch: list[tuple[Draw, Pooling]]) -> torch.Tensor:
+        """Sum over windows: of the softmax, and of the boxes where these learn (smooth L1)."""
         with use_precision(self.config.model.precision, self.device):
             described = self._describe(batch)
             scores = self.fc8(described).float()
             labels = self._join_labels(batch)
-            loss = functional.cross_entropy(scores, labels)
+            loss = functional.cross_entropy(scores, labels, reduction="sum")
             if not self.config.training.finetune_boxes:
                 return loss
             rows = torch.nonzero(labels < self.sampler.background)[:, 0]
             moves = self.last.move(described[rows], labels[rows])
         targets = np.concatenate([self.sampler.find_targets(draw) for draw, _ in batch])
         wanted = torch.from_numpy(targets).to(self.device) / moves.new_tensor(TARGET_STD)
-        return loss + functional.smooth_l1_loss(moves, wanted, reduction="sum") / len(labels)
+        return loss + functional.smooth_l1_loss(moves, wanted, reduction="sum")
 
     def _describe(self, batch: list[tuple[Draw, Pooling]]) -> torch.Tensor:
         features = torch.cat([pool() for _, pool in batch]).to(self.device)
@@ -210,7 +251,8 @@ class FineTuner:
     @torch.no_grad()
     def _standardise(self, worker: ThreadPoolExecutor) -> None:
         """Measure pooled features on the first batches, which are then learnt from, too."""
-        batches = self.read_batches(worker, 0, STANDARDISED_BATCHES)
+        drawn = map(self.sampler.draw_batch, range(STANDARDISED_BATCHES))
+        batches = self.read_batches(worker, drawn)
         features = [pool().float() for batch in batches for _, pool in batch]
         self.inputs.measure(torch.cat(features).to(self.device))
 
@@ -218,20 +260,23 @@ class FineTuner:
     def _evaluate(self, worker: ThreadPoolExecutor, step: int, training_loss: float) -> None:
         """Measure on the held-out photographs' windows, always the same; keep the best snapshot."""
         self.network.eval()
-        loss, correct, count = 0.0, 0, 0
-        for index in self.sampler.held_out:
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        for index in self.team.share(self.sampler.held_out):
             draws = self.sampler.draw_held_out(index, *HELD_OUT_WINDOWS)
             scores, labels = self.score(worker.submit(self.read, draws).result())
-            loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
-            correct += int((scores.argmax(1) == labels).sum())
-            count += len(labels)
-        loss /= count
+            sums[0] += functional.cross_entropy(scores, labels, reduction="sum")
+            sums[1] += (scores.argmax(1) == labels).sum()
+            sums[2] += len(labels)
+        self.team.add_up([sums])
+        total, correct, count = sums.tolist()
+        loss = total / count
         if not np.isfinite(loss):
             raise TuningError(
                 f"fine-tuning: the loss on held-out windows is {loss} after {step} iterations; "
                 "expected a finite one, give lower rates"
             )
-        if not self.history or loss < min(row[2] for row in self.history):
+        better = not self.history or loss < min(row[2] for row in self.history)
+        if better and self.team.leads:
             write_tensors(self.best_path, self.network.state_dict())
         self.history.append((step, training_loss, loss, correct / count))
 
@@ -252,9 +297,11 @@ class FineTuner:
         }
         self.network.load_state_dict(network)
         state = self.optimiser.state_dict()
+        learnt = [one for group in self.optimiser.param_groups for one in group["params"]]
+        # In the weights' own order in memory, channels last, say: a fused step relies on it.
         state["state"] = {
-            i: {"momentum_buffer": tensors[f"momentum.{i}"]}
-            for i in range(sum(len(group["params"]) for group in state["param_groups"]))
+            i: {"momentum_buffer": torch.empty_like(one).copy_(tensors[f"momentum.{i}"])}
+            for i, one in enumerate(learnt)
             if f"momentum.{i}" in tensors  # without momentum there is none
         }
         self.optimiser.load_state_dict(state)
@@ -302,6 +349,7 @@ class FineTune(Stage[None]):
         """Fill the cache, then tune."""
         tuner = self.make_tuner()
         tuner.trunk.prepare(mirrored=tuner.sampler.mirrors)
+        tuner.team.agree(True)  # who waits may come
         history = tuner.tune()
         tuner.trunk.extend(self.fc, tuner.fc)
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in history.tolist()]

@@ -65,6 +65,7 @@ from spp_detect.training.run_folder import (
 from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
 from spp_detect.training.stage import Result, Stage, do_stage
 from spp_detect.training.svms import APART, TrainSvms
+from spp_detect.training.team import ALONE, Team
 from spp_detect.training.tuned_trunks import (
     ComponentTrunk,
     FrozenTrunk,
@@ -120,6 +121,8 @@ class TrainingRun:
         What it shares with other runs.
     options : dict, optional
         What the run was asked for, kept for whoever goes on with it.
+    team : Team
+        The processes that fine-tune together; the first trains, the others help.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class TrainingRun:
         fc_weights: dict[str, torch.Tensor] | None = None,
         shared: SharedFiles | None = None,
         options: dict[str, Any] | None = None,
+        team: Team = ALONE,
     ) -> None:
         check_positives(dataset)
         # A wrong layer is told before anything starts.
@@ -146,6 +150,7 @@ class TrainingRun:
         self.boxes = boxes
         self.shared = shared or SharedFiles()
         self.options = options or {}
+        self.team = team
         self.based_on = ""  # a hash of the model whose features are used, where there is one
         self.extractor = make_extractor(backbone, config.model, resources.device)
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
@@ -157,6 +162,8 @@ class TrainingRun:
     def train(self) -> Detector:
         """Do every stage that is not done yet and save the model."""
         self.begin()
+        if not self.config.training.finetune_iterations or self._find_tuned().is_file():
+            self.team.agree(False)  # nobody is to wait
         table = self.propose()
         cache = self.open_cache(table)
         self.prepare_fc(table, cache)
@@ -164,6 +171,14 @@ class TrainingRun:
         detector = self._make_detector(heads)
         self._finish(detector, table)
         return detector
+
+    def help(self) -> None:
+        """Fine-tune along with the process that trains, from the files that it has left so far."""
+        self.fc_start = read_fc_start(self.folder)
+        table = self._make_proposals().load()
+        cache = self.open_cache(table)
+        stage = self._make_components(cache)
+        self.make_tuner(table, cache, stage.load() if stage else None).tune()
 
     def _take_heads(self) -> Heads | None:
         """Take what was tuned on top of the fc layers, where it scores and moves windows itself."""
@@ -240,7 +255,7 @@ class TrainingRun:
         path = self.folder / "run.json"
         if path.is_file():
             check_identity(path, identity, "the run was")
-            self.fc_start = json.loads(path.read_text(encoding="utf-8"))["fc_start"]
+            self.fc_start = read_fc_start(self.folder)
         else:
             (self.work / "fc.safetensors").unlink(missing_ok=True)  # of a start that was cut off
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
@@ -251,15 +266,7 @@ class TrainingRun:
 
     def propose(self) -> WindowTable:
         """Do the first stage: the table of windows."""
-        table = self._do(
-            Proposals(
-                self.work,
-                self.dataset,
-                self._find_source(),
-                self.resources.max_side,
-                difficult=self.config.training.difficult_negatives,
-            )
-        )
+        table = self._do(self._make_proposals())
         # All later stages name windows by their rows, those of an earlier start, too.
         path, identity = self.work / "windows.json", {"windows": table.sha256}
         if path.is_file():
@@ -267,6 +274,15 @@ class TrainingRun:
         else:
             write_json(path, identity)
         return table
+
+    def _make_proposals(self) -> Proposals:
+        return Proposals(
+            self.work,
+            self.dataset,
+            self._find_source(),
+            self.resources.max_side,
+            difficult=self.config.training.difficult_negatives,
+        )
 
     def open_cache(self, table: WindowTable) -> FeatureCache:
         """Open the cache of the trunk's maps, or crops' features."""
@@ -278,7 +294,7 @@ class TrainingRun:
         fc = self.fc_layers
         if fc is None:
             return
-        tuned = self.shared.tuned or self.work / "tuned.safetensors"
+        tuned = self._find_tuned()
         components = None
         if not tuned.is_file():
             components = self.find_components(cache)
@@ -289,6 +305,9 @@ class TrainingRun:
             assert self.last is not None
             layers = fc, self.last, self.tail
             self._do(FineTune(make_tuner, *layers, self.extractor, tuned, self.folder))
+
+    def _find_tuned(self) -> Path:
+        return self.shared.tuned or self.work / "tuned.safetensors"
 
     def make_tuner(
         self, table: WindowTable, cache: FeatureCache, components: Components | None = None
@@ -303,7 +322,7 @@ class TrainingRun:
         trunk = self._make_tuned_trunk(table, cache, sampler, components)
         device = self.resources.device
         layers = self.fc_layers, self.last
-        return FineTuner(trunk, *layers, sampler, self.config, device, self.work)
+        return FineTuner(trunk, *layers, sampler, self.config, device, self.work, self.team)
 
     def _make_sampler(self, table: WindowTable, cache: FeatureCache) -> Sampler:
         training = self.config.training
@@ -340,9 +359,13 @@ class TrainingRun:
 
     def find_components(self, cache: FeatureCache) -> Components | None:
         """Do the stage of the components, if anything asks for them."""
+        stage = self._make_components(cache)
+        return self._do(stage) if stage else None
+
+    def _make_components(self, cache: FeatureCache) -> FindComponents | None:
         if self.fc_start != "components" and not self._learns_in_components:
             return None
-        return self._do(FindComponents(self.work, self.order, cache, self.config))
+        return FindComponents(self.work, self.order, cache, self.config)
 
     def _finish(self, detector: Detector, table: WindowTable) -> None:
         detector.save(self.folder)
@@ -410,6 +433,12 @@ class TrainingRun:
         """As many of the fc layers, which are shared, as the SVMs need."""
         depth = FC_DEPTH[self.config.model.feature]
         return self.fc_layers.cut(depth).eval() if self.fc_layers is not None and depth else None
+
+
+def read_fc_start(folder: Path) -> str | None:
+    """Read what a run's fc layers started from, where it has any."""
+    start: str | None = json.loads((folder / "run.json").read_text(encoding="utf-8"))["fc_start"]
+    return start
 
 
 def check_positives(dataset: LabelledSet) -> None:

@@ -269,7 +269,9 @@ def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"finetune_momentum": 0.0}, {"finetune_components": 20}], ids=str
+    "changes",
+    [{}, {"finetune_momentum": 0.0}, {"finetune_components": 20}, {"train_from": "conv4"}],
+    ids=str,
 )
 def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monkeypatch, changes):
     monkeypatch.setattr(finetuning, "EVALUATIONS", 4)
@@ -294,6 +296,7 @@ def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monke
     broken, tuner = make_tuner(tmp_path / "broken", **changes)
     assert (tuner.tune() == history).all()
     assert changed(weights(whole.fc_layers), broken.fc_layers) == set()
+    assert changed(weights(whole.tail), broken.tail) == set()
     assert len(history) == 4
 
 
