@@ -47,6 +47,7 @@ TEST_TIME = (
     "nms_iou",
     "max_detections",
     "passes",
+    "mirror",
     "vote_iou",
     "vote_score",
     "support",
@@ -132,6 +133,9 @@ class Config:
     # Windows that score above vote_score are moved by the regression, pooled and scored again, so
     # many times less one; with 1 pass, as the paper and the release, boxes are moved only at last.
     passes: int = 3
+    # Whether windows are pooled from the photograph's mirror image, too, and what is said of both
+    # is averaged: for twice the work.
+    mirror: bool = False
     # Windows that score above vote_score and overlap a box by vote_iou vote on it. The best on val;
     # the paper and the release have no vote.
     vote_iou: float | None = 0.5

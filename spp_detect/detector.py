@@ -36,6 +36,7 @@ from spp_detect.fc import FcLayers, apply_fc, build_fc
 from spp_detect.features import Extractor, PhotoFeatures, WindowFeatures, choose_device, send
 from spp_detect.fixed_shapes import Found, Promising, collect, find_promising, move, select
 from spp_detect.heads import Heads
+from spp_detect.mirror import BothSides, mirror_boxes, mirror_photo
 from spp_detect.model_folder import (
     Description,
     ModelError,
@@ -621,25 +622,40 @@ class Detector(PhotoDetector):
     ) -> torch.Tensor:
         """Detect without waiting for the device: float32 (C, K, 5) as of `fixed_shapes.select`."""
         config = self.config
-        maps = self.extractor.compute_maps(photo)
-        assert isinstance(maps, PhotoMaps)
-        first = scored = self._score_all(maps.pool(windows), unwatched)
+        features = self.compute_maps(photo)
+        first = scored = self._score_all(features.pool(windows), unwatched)
         passes: list[tuple[ScoredWindows, Promising]] = []
         promising = find_promising(first, config.vote_score, config.max_windows)
         for _ in range(config.passes - 1 if regress else 0):
             boxes = move(scored, promising)
-            scored = self._score_boxes(maps, boxes)
+            scored = self._score_boxes(features, boxes)
             passes.append((scored, promising))
             promising = promising._replace(rows=torch.arange(len(boxes), device=boxes.device))
         candidates = collect(first, passes, moved=regress and config.passes == 1)
         voting = regress and vote and config.vote_iou is not None
         return select(candidates, config, voting=voting)
 
-    def _score_boxes(self, maps: PhotoMaps, boxes: torch.Tensor) -> ScoredWindows:
+    def _score_boxes(self, features: PhotoFeatures, boxes: torch.Tensor) -> ScoredWindows:
         """Score boxes that lie on the device, each pooled by itself."""
-        pooled = maps.pool_boxes(boxes)
+        if isinstance(features, BothSides):
+            own = self._score_boxes(features.own, boxes)
+            mirrored = mirror_boxes(boxes, features.size[0])
+            return own.with_mirrored(self._score_boxes(features.mirrored, mirrored))
+        assert isinstance(features, PhotoMaps)
+        pooled = features.pool_boxes(boxes)
         inverse = torch.arange(len(boxes), device=boxes.device)
-        return self._score(pooled, boxes, inverse, maps.size, unwatched)
+        return self._score(pooled, boxes, inverse, features.size, unwatched)
+
+    def compute_maps(self, photo: NDArray[np.uint8], watch: Watch = unwatched) -> PhotoFeatures:
+        """Do what is done once for a photograph, uint8 RGB (H, W, 3); its windows may be pooled.
+
+        With the constant `mirror` that is done for its mirror image, too.
+        """
+        features = self.extractor.compute_maps(photo, watch)
+        if not self.config.mirror:
+            return features
+        mirrored = self.extractor.compute_maps(mirror_photo(photo), watch)
+        return BothSides(features.size, features, mirrored)
 
     def score_passes(
         self,
@@ -649,7 +665,7 @@ class Detector(PhotoDetector):
         watch: Watch = unwatched,
     ) -> list[ScoredWindows]:
         """Score windows by this one model; see `PhotoDetector.score_passes`."""
-        features = self.extractor.compute_maps(photo, watch)
+        features = self.compute_maps(photo, watch)
         first = self.score_pooled(features.pool(windows, watch), watch)
         return [first, *self.score_moved(features, first, passes - 1, watch)]
 
@@ -707,7 +723,7 @@ class Detector(PhotoDetector):
         self, photo: NDArray[np.uint8], windows: NDArray[np.float32], watch: Watch = unwatched
     ) -> WindowFeatures:
         """Pool windows, the first half of `score`, for other models of the same trunk to score."""
-        return self.extractor.compute_maps(photo, watch).pool(windows, watch)
+        return self.compute_maps(photo, watch).pool(windows, watch)
 
     @torch.inference_mode()
     def score_pooled(self, pooled: WindowFeatures, watch: Watch = unwatched) -> ScoredWindows:
@@ -723,7 +739,10 @@ class Detector(PhotoDetector):
         device = self.extractor.device
         inverse = send(torch.from_numpy(pooled.inverse), device)
         boxes = send(torch.from_numpy(pooled.windows), device)
-        return self._score(pooled.features, boxes, inverse, pooled.size, watch)
+        scored = self._score(pooled.features, boxes, inverse, pooled.size, watch)
+        if pooled.mirrored is None:
+            return scored
+        return scored.with_mirrored(self._score_all(pooled.mirrored, watch))
 
     def _score(
         self,

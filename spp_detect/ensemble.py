@@ -64,7 +64,7 @@ class CombinedDetector(PhotoDetector):
     def change(self, **constants: Any) -> CombinedDetector:
         """Make the same with other constants of test time; see `PhotoDetector.change`."""
         # Where scores are joined as log-odds, thresholds are not those of the members' own scores.
-        own = constants if self.calibration is None else _keep(constants, "passes")
+        own = constants if self.calibration is None else _keep(constants, "passes", "mirror")
         members = [member.change(**own) for member in self.members]
         return CombinedDetector(members, self.changed | constants)
 
@@ -80,8 +80,8 @@ class CombinedDetector(PhotoDetector):
         return [replace(one, share=1 / len(self.members)) for one in scored]
 
 
-def _keep(constants: dict[str, Any], name: str) -> dict[str, Any]:
-    return {name: constants[name]} if name in constants else {}
+def _keep(constants: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: constants[name] for name in names if name in constants}
 
 
 def load_detector(

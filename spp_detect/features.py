@@ -35,6 +35,8 @@ class WindowFeatures:
         In pixels of the photograph.
     size : (width, height)
         Of the photograph.
+    mirrored : WindowFeatures, optional
+        Of the same N windows in the photograph's mirror image, where that is looked at, too.
     """
 
     features: torch.Tensor
@@ -42,15 +44,17 @@ class WindowFeatures:
     inverse: NDArray[np.int64]
     windows: NDArray[np.float32]
     size: tuple[int, int]
+    mirrored: WindowFeatures | None = None
 
     def keep(self, rows: torch.Tensor) -> WindowFeatures:
         """Keep some of the distinct windows, by their increasing rows, and what falls on them."""
-        number = np.full(len(self.first), -1)
-        number[rows.cpu().numpy()] = np.arange(len(rows))
-        kept = number[self.inverse] >= 0
-        inverse = number[self.inverse[kept]]
-        first = np.unique(inverse, return_index=True)[1]
-        return WindowFeatures(self.features[rows], first, inverse, self.windows[kept], self.size)
+        return self._keep_windows(np.isin(self.inverse, rows.cpu().numpy()))
+
+    def _keep_windows(self, kept: NDArray[np.bool_]) -> WindowFeatures:
+        rows, first, inverse = np.unique(self.inverse[kept], return_index=True, return_inverse=True)
+        features = self.features[torch.from_numpy(rows).to(self.features.device)]
+        mirrored = self.mirrored._keep_windows(kept) if self.mirrored is not None else None
+        return WindowFeatures(features, first, inverse, self.windows[kept], self.size, mirrored)
 
 
 class PhotoFeatures(ABC):

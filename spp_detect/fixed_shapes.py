@@ -18,7 +18,7 @@ from bbox_regression import decode_tensor
 from eval import Detections
 from spp_detect.config import Config
 from spp_detect.kernels.class_nms import sum_voters, suppress_classes
-from spp_detect.postprocess import ScoredWindows
+from spp_detect.postprocess import ScoredWindows, join_mirrored
 
 
 class Candidates(NamedTuple):
@@ -165,10 +165,18 @@ def select(candidates: Candidates, config: Config, *, voting: bool) -> torch.Ten
 
 def _move_all(scored: ScoredWindows) -> torch.Tensor:
     """Move each window by each class's regression: float32 (C, N, 4), clipped."""
-    targets = scored.heads.regress(scored.features)[scored.inverse]
+    targets = _find_targets(scored)
     each = scored.boxes[:, None].expand(-1, targets.shape[1], 4)
     moved = decode_tensor(each, targets, scored.size, inclusive=scored.inclusive)
     return moved.transpose(0, 1)
+
+
+def _find_targets(scored: ScoredWindows) -> torch.Tensor:
+    """Find the regression's targets of each window and class: float32 (N, C, 4)."""
+    targets = scored.heads.regress(scored.features)[scored.inverse]
+    if scored.mirrored is not None:
+        targets = join_mirrored(targets, _find_targets(scored.mirrored))
+    return targets
 
 
 def _take(

@@ -46,6 +46,9 @@ class ScoredWindows:
         Whether its regression measures boxes as `bbox_regression.decode` does with `inclusive`.
     share : float
         What a vote of its windows counts: of several models together each has a part.
+    mirrored : ScoredWindows, optional
+        The same N windows in the photograph's mirror image, where that is looked at, too: it has a
+        say in where they are moved, as it had in the scores.
     """
 
     boxes: torch.Tensor
@@ -56,19 +59,30 @@ class ScoredWindows:
     heads: Heads
     inclusive: bool = False
     share: float = 1.0
+    mirrored: ScoredWindows | None = None
 
     def move(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Move windows by the regression of a class each: float32 (n, 4), clipped."""
-        inverse = self.inverse.cpu().numpy()[rows]
-        targets = multiply_pairs(self.features, self.heads.regression_coef, inverse, classes)
-        targets += self.heads.regression_intercept[torch.from_numpy(classes).to(targets.device)]
         moved: NDArray[np.float32] = decode(
             self.boxes.cpu().numpy()[rows],
-            targets.cpu().numpy(),
+            self._find_targets(rows, classes).cpu().numpy(),
             self.size,
             inclusive=self.inclusive,
         )
         return moved
+
+    def _find_targets(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> torch.Tensor:
+        """Find the regression's targets of windows for a class each: float32 (n, 4)."""
+        inverse = self.inverse.cpu().numpy()[rows]
+        targets = multiply_pairs(self.features, self.heads.regression_coef, inverse, classes)
+        targets += self.heads.regression_intercept[torch.from_numpy(classes).to(targets.device)]
+        if self.mirrored is not None:
+            targets = join_mirrored(targets, self.mirrored._find_targets(rows, classes))
+        return targets
+
+    def with_mirrored(self, mirrored: ScoredWindows) -> ScoredWindows:
+        """Average with what is said of the same windows in the photograph's mirror image."""
+        return replace(self, scores=(self.scores + mirrored.scores) / 2, mirrored=mirrored)
 
     def find_promising(
         self, least: float, most: int
@@ -96,6 +110,15 @@ class ScoredWindows:
         own = torch.from_numpy(classes)[:, None].to(self.scores.device)
         scores = torch.full_like(self.scores, -torch.inf)
         return replace(self, scores=scores.scatter(1, own, self.scores.gather(1, own)))
+
+
+def join_mirrored(targets: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Average targets of the regression, float (..., 4), with those of mirrored windows.
+
+    What moves a mirrored window to the right moves the window itself to the left.
+    """
+    turned = torch.cat([-mirrored[..., :1], mirrored[..., 1:]], dim=-1)
+    return (targets + turned) / 2
 
 
 @torch.inference_mode()

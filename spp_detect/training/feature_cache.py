@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data import DEFAULT_MAX_SIDE, LabelledSet, read_photo
 from spp_detect.features import Extractor, WindowFeatures, round_half
 from spp_detect.files import write_array
+from spp_detect.mirror import mirror_photo
 from spp_detect.prefetch import work_ahead
 from spp_detect.progress import track
 from spp_detect.projection import unique_rows
@@ -161,7 +162,7 @@ class FeatureCache(ABC, Generic[ExtractorType]):
         number, photo = self._ahead
         if number != index or photo is None:
             photo = self._read(index)
-        return np.ascontiguousarray(photo[:, ::-1]) if mirrored else photo
+        return mirror_photo(photo) if mirrored else photo
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         return read_photo(self.dataset.photographs[index].path, self.max_side)

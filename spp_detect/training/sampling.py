@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from bbox_regression import encode
 from data import LabelledSet, Photograph
 from spp_detect.config import RunConfig, count_photographs
+from spp_detect.mirror import mirror_boxes
 from spp_detect.training.targets import match_windows
-from spp_detect.training.windows import WindowTable, mirror_windows
+from spp_detect.training.windows import WindowTable
 
 POSITIVES_KEPT, NEGATIVES_KEPT = 80, 160  # of a photograph where few of its windows are drawn
 # Every tenth photograph, but no more than so many, chooses the snapshot and is not learnt from.
@@ -177,7 +178,7 @@ class Sampler(ABC):
             return np.zeros((0, 4), np.float32)
         boxes = photograph.labels.easy.boxes[match_windows(photograph, windows)[1]]
         if draw.mirrored:
-            windows, boxes = (mirror_windows(one, photograph.width) for one in (windows, boxes))
+            windows, boxes = (mirror_boxes(one, photograph.width) for one in (windows, boxes))
         inclusive = self.config.model.regression_inclusive
         targets: NDArray[np.float32] = encode(windows, boxes, inclusive=inclusive).astype("f4")
         return targets

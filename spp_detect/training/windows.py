@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from data import LabelledSet
 from spp_detect.files import write_tensors
+from spp_detect.mirror import mirror_boxes
 from spp_detect.prefetch import WindowSource, prepare_photos
 from spp_detect.progress import track
 from spp_detect.projection import unique_rows
@@ -65,7 +66,7 @@ class WindowTable:
     def find(self, index: int, *, mirrored: bool = False) -> Windows:
         """Find the windows, float32 (N, 4), of a photograph or of its mirror image."""
         windows = self._windows[index]
-        return mirror_windows(windows, self.widths[index]) if mirrored else windows
+        return mirror_boxes(windows, self.widths[index]) if mirrored else windows
 
     def find_rows(self, index: int) -> Rows:
         """Find all rows of a photograph: int64 (N,)."""
@@ -110,12 +111,6 @@ def split_keys(keys: Rows) -> list[tuple[int, Rows]]:
     starts = np.flatnonzero(np.diff(photographs)) + 1
     rows = np.split(keys & ((1 << ROW_BITS) - 1), starts)
     return list(zip(photographs[np.r_[0, starts]].tolist(), rows, strict=True))
-
-
-def mirror_windows(windows: Windows, width: int) -> Windows:
-    """Mirror windows, float32 (N, 4), with a photograph `width` pixels wide."""
-    left, top, right, bottom = windows.T
-    return np.stack([width - right, top, width - left, bottom], axis=1)
 
 
 class Proposals(Stage[WindowTable]):

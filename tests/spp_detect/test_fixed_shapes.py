@@ -28,6 +28,7 @@ CHANGES = [
     {"passes": 2, "vote_iou": None},
     {"score_threshold": -1.1, "support": 0.0, "nms_iou": 0.5},
     {"passes": 1, "max_detections": 2},
+    {"mirror": True},
 ]
 
 

@@ -15,11 +15,12 @@ from data import read_photo as read_photo_of_file
 from spp_detect.backbones import Backbone, InputFormat
 from spp_detect.config import make_config
 from spp_detect.features import HALF_MAX
+from spp_detect.mirror import mirror_boxes
 from spp_detect.rcnn import RcnnExtractor
 from spp_detect.spp import SppExtractor
 from spp_detect.training import feature_cache
 from spp_detect.training.feature_cache import CropCache, MapCache, Resources, open_cache
-from spp_detect.training.windows import WindowTable, mirror_windows
+from spp_detect.training.windows import WindowTable
 
 SIZES = ((60, 40), (35, 50), (48, 48))
 PLENTY = 10**9
@@ -154,7 +155,7 @@ def test_windows_are_pooled_from_the_maps_by_their_rows(folder, dataset, mirrore
     cache = open_maps(folder, dataset)
     for i, (width, _) in enumerate(SIZES):
         photo = read_photo(dataset, i)
-        windows = mirror_windows(WINDOWS, width) if mirrored else WINDOWS
+        windows = mirror_boxes(WINDOWS, width) if mirrored else WINDOWS
         photo = photo[:, ::-1].copy() if mirrored else photo
         for rows in SOME_ROWS:
             pooled = cache.pool(i, rows_of(rows), mirrored=mirrored)
@@ -496,7 +497,7 @@ def test_minus_zero_is_zero(folder, dataset):
 def test_mirrored_crops_are_those_of_the_mirrored_photograph(folder, dataset):
     cache = open_crops(folder, dataset)
     photo = read_photo(dataset, 0)[:, ::-1].copy()
-    windows = mirror_windows(WINDOWS, SIZES[0][0])
+    windows = mirror_boxes(WINDOWS, SIZES[0][0])
     wanted = build_rcnn().compute_maps(photo).pool(windows)
     pooled = cache.pool(0, rows_of(range(len(WINDOWS))), mirrored=True)
     assert torch.equal(pooled.features, wanted.features)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data import LabelledSet, Labels, Photograph
-from spp_detect.training.windows import WindowTable, make_keys, mirror_windows, split_keys
+from spp_detect.mirror import mirror_boxes
+from spp_detect.training.windows import WindowTable, make_keys, split_keys
 
 BOXES = (
     [[1, 2, 30, 40], [50, 5, 90, 60], [3, 3, 9, 9]],  # the second is difficult
@@ -62,14 +63,14 @@ def test_a_proposal_that_is_a_box_or_another_is_no_distinct_window(table):
 def test_mirrored_twice_windows_are_where_they_were(table):
     mirrored = table.find(0, mirrored=True)
     assert mirrored[0].tolist() == [70, 2, 99, 40]  # of a photograph 100 wide
-    assert (mirror_windows(mirrored, 100) == table.find(0)).all()
+    assert (mirror_boxes(mirrored, 100) == table.find(0)).all()
     assert table.find(1, mirrored=True).tolist() == [[93, 2, 99, 9]]  # 101 wide
 
 
 def test_mirrored_windows_cut_the_mirrored_pixels():
     photo = np.arange(5 * 9).reshape(5, 9)
     windows = np.array([[0, 1, 3, 4], [2, 0, 9, 5], [4, 2, 5, 3]], np.float32)
-    for window, mirrored in zip(windows, mirror_windows(windows, 9), strict=True):
+    for window, mirrored in zip(windows, mirror_boxes(windows, 9), strict=True):
         x1, y1, x2, y2 = window.astype(int)
         u1, v1, u2, v2 = mirrored.astype(int)
         assert (photo[:, ::-1][v1:v2, u1:u2] == photo[y1:y2, x1:x2][:, ::-1]).all()
