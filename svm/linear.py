@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from svm.solver import solve_dual
+from svm.solver import solve_dual, solve_dual_in_blocks
 
 MOST_PASSES = 10_000
 
@@ -99,29 +100,79 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
             raise SvmError(
                 f"features {np.shape(features)} and labels {labels.shape}: expected (N, D) and (N,)"
             )
+        told = self._weigh(labels)
+        return self._take(labels, *solve_dual(_check_rows(features), *told))
+
+    def fit_in_blocks(
+        self,
+        read: Callable[[NDArray[np.int64]], NDArray[np.floating]],
+        labels: NDArray[np.integer],
+        most: int,
+    ) -> LinearSvm:
+        """Train as `fit` does on examples that are not all in memory at once.
+
+        The result is that of `fit` up to the tolerance; it takes some passes over all examples.
+
+        Parameters
+        ----------
+        read : callable
+            Gives examples by their numbers, increasing int64 ``(n,)``: float ``(n, D)``.
+        labels : numpy.ndarray
+            ``(N,)``, +1 and −1.
+        most : int
+            Examples in memory at once, at least 1.
+
+        Returns
+        -------
+        LinearSvm
+            Itself.
+
+        Raises
+        ------
+        SvmError
+            As `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> features = np.array([[0.0], [-1.0], [2.0], [3.0]])
+        >>> svm = LinearSvm(c=100.0, positive_weight=1.0, bias_multiplier=1.0, tolerance=1e-8)
+        >>> svm.fit_in_blocks(lambda rows: features[rows], np.array([-1, -1, 1, 1]), most=2)
+        LinearSvm(bias_multiplier=1.0, c=100.0, positive_weight=1.0, tolerance=1e-08)
+        >>> svm.decision_function([[1.0], [2.0]]).round(3) + 0.0
+        array([0., 1.])
+        """
+        labels = np.asarray(labels)
+        told = self._weigh(labels)
+        return self._take(
+            labels, *solve_dual_in_blocks(lambda rows: _check_rows(read(rows)), most, *told)
+        )
+
+    def _weigh(
+        self, labels: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], float, float, int, np.random.Generator]:
+        """What the solver is told besides the examples."""
         if set(np.unique(labels)) != {-1, 1}:
             raise SvmError("labels: expected both +1 and −1")
-        try:
-            rows = check_array(features, dtype=np.float32, order="C")
-        except ValueError as error:  # NaN, infinity, no features
-            reason = " ".join(str(error).split())
-            raise SvmError(f"features {np.shape(features)}: {reason}") from error
-        weights, of_bias, passes = solve_dual(
-            rows,
-            labels.astype(np.float32),
-            np.where(labels > 0, self.c * self.positive_weight, self.c),
-            self.bias_multiplier,
-            self.tolerance,
-            MOST_PASSES,
-            np.random.default_rng(self.seed),
-        )
+        costs = np.where(labels > 0, self.c * self.positive_weight, self.c)
+        given = self.bias_multiplier, self.tolerance, MOST_PASSES
+        return labels.astype(np.float32), costs, *given, np.random.default_rng(self.seed)
+
+    def _take(
+        self,
+        labels: NDArray[np.integer],
+        weights: NDArray[np.float64],
+        of_bias: float,
+        passes: int,
+    ) -> LinearSvm:
+        """Take what was solved."""
         if passes > MOST_PASSES:
             # The dual only ever grows, so the last pass's weights are the best.
             warnings.warn(
                 f"SVM of {len(labels)} examples: not at tolerance {self.tolerance} after "
                 f"{MOST_PASSES} passes, the last one's weights are taken",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self.coef_ = weights.astype(np.float32)
         self.intercept_ = float(of_bias * self.bias_multiplier)
@@ -169,3 +220,13 @@ class LinearSvm(ClassifierMixin, BaseEstimator):
             Before `fit`.
         """
         return np.where(self.decision_function(features) > 0, 1, -1)
+
+
+def _check_rows(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Examples as the solver takes them; SvmError where they are not finite or have no values."""
+    try:
+        rows: NDArray[np.float32] = check_array(features, dtype=np.float32, order="C")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise SvmError(f"features {np.shape(features)}: {reason}") from error
+    return rows

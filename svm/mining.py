@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from svm.examples import StoredExamples, Table
 from svm.linear import LinearSvm, SvmError
 
 Features = NDArray[np.floating]
@@ -75,6 +77,12 @@ class HardNegativeMiner:
         A class is trained again when it has gained more negatives than this.
     side_by_side : int
         How many classes' examples are in memory at once, at least 1.
+    memory : int, optional
+        Bytes of all these examples, as float32; a class with more than its share of them is trained
+        by `LinearSvm.fit_in_blocks` on what lies on disk, with the same result up to the tolerance.
+        No bound if not given.
+    scratch : Path, optional
+        Folder for what lies on disk then.
 
     Attributes
     ----------
@@ -112,7 +120,7 @@ class HardNegativeMiner:
 
     def __init__(
         self,
-        positives: Sequence[Features],
+        positives: Sequence[Table],
         fetch: Callable[[Keys, NDArray[np.float32]], None],
         svm: LinearSvm,
         feature_scale: float = 1.0,
@@ -120,6 +128,8 @@ class HardNegativeMiner:
         evict_score: float = -1.2,
         retrain_after: int = 2000,
         side_by_side: int = 1,
+        memory: int | None = None,
+        scratch: Path | None = None,
     ) -> None:
         if not positives:
             raise SvmError("no classes: expected positives of at least one")
@@ -138,6 +148,9 @@ class HardNegativeMiner:
         self.evict_score = evict_score
         self.retrain_after = retrain_after
         self.side_by_side = side_by_side
+        share = np.inf if memory is None else memory / side_by_side
+        self.most = max(1, share / (4 * length))  # examples of a class in memory
+        self.scratch = scratch
         classes = len(positives)
         self.coef = np.zeros((classes, length), np.float32)
         self.intercept = np.zeros(classes, np.float32)
@@ -239,23 +252,31 @@ class HardNegativeMiner:
             for future in solving:
                 future.result()
 
-    def _gather(self, c: int) -> NDArray[np.float32]:
-        """Make a class's examples, its positives first: float32 (P + M, D)."""
+    def _gather(self, c: int) -> NDArray[np.float32] | StoredExamples:
+        """Make a class's examples, its positives first: float32 (P + M, D), where they fit."""
         positives, held = self.positives[c], self._held[c]
+        if len(positives) + len(held) > self.most:
+            given = self.fetch, self.feature_scale, int(self.most)
+            return StoredExamples(positives, held, *given, self.scratch)
         # Straight into what the solver takes: these are the largest arrays of all.
         examples = np.empty((len(positives) + len(held), positives.shape[1]), np.float32)
-        examples[: len(positives)] = positives
+        examples[: len(positives)] = positives[:]
         self.fetch(held, examples[len(positives) :])
         examples *= np.float32(self.feature_scale)
         return examples
 
-    def _solve(self, c: int, examples: NDArray[np.float32]) -> None:
+    def _solve(self, c: int, examples: NDArray[np.float32] | StoredExamples) -> None:
         """Train a class's SVM and drop the negatives that are easy now; touches no other class."""
         first = len(self.positives[c])
         labels = np.where(np.arange(len(examples)) < first, 1, -1)
-        svm = copy(self.svm).fit(examples, labels)
+        svm = copy(self.svm)
+        if isinstance(examples, StoredExamples):
+            svm.fit_in_blocks(examples.read, labels, examples.most)
+            scores = examples.score(svm.decision_function)
+        else:
+            scores = svm.fit(examples, labels).decision_function(examples[first:])
         self.coef[c] = svm.coef_ * np.float32(self.feature_scale)
         self.intercept[c] = svm.intercept_
         self._trained[c] = True
         self._added[c] = 0
-        self._held[c] = self._held[c][svm.decision_function(examples[first:]) >= self.evict_score]
+        self._held[c] = self._held[c][scores >= self.evict_score]

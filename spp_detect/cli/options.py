@@ -120,6 +120,12 @@ map_budget_option = click.option(
     default=8.0,
     help="GB of maps, or of R-CNN's features, kept on disk.",
 )
+memory_option = click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    default=8.0,
+    help="GB of examples that SVMs are trained on at once; a class with more of them takes longer.",
+)
 backbone_option = click.option(
     "--backbone",
     type=BackboneName(),

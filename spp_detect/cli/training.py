@@ -23,6 +23,7 @@ from spp_detect.cli.options import (
     labelled_data,
     map_budget_option,
     max_side_option,
+    memory_option,
     model_folder,
     path_type,
     preset_option,
@@ -62,6 +63,7 @@ ADDED = "added"  # folder of the stages of a class that is added
     ),
     device_option,
     map_budget_option,
+    memory_option,
     threads_option,
 )
 @option_group(
@@ -131,6 +133,7 @@ def train(
     strict: bool,
     device: str,
     map_budget: float,
+    memory: float,
     max_side: int,
     changes: dict[str, Any],
     config: Path | None,
@@ -156,7 +159,8 @@ def train(
     if data:
         given["data"] = [str(one.absolute()) for one in data]
 
-    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    budgets = int(map_budget * 1e9), max_side, int(memory * 1e9)
+    resources = Resources(choose_device(device), *budgets)
     with join_team(resources.device) as team:
         if team.leads:
             _train(out, given, resources, team, resume=resume, strict=strict)

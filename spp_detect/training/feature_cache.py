@@ -40,11 +40,14 @@ class Resources:
         Bytes of maps kept on disk.
     max_side : int
         Largest side of a photograph in pixels.
+    memory : int
+        Bytes of examples that SVMs are trained on at once.
     """
 
     device: torch.device
     map_budget: int = 8_000_000_000
     max_side: int = DEFAULT_MAX_SIDE
+    memory: int = 8_000_000_000
 
 
 ExtractorType = TypeVar("ExtractorType", bound=Extractor)

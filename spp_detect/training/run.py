@@ -204,6 +204,7 @@ class TrainingRun:
                 scales.svm,
                 held_out=held_out,
                 keep_mirrored=self.shared.maps is not None,
+                memory=self.resources.memory,
             )
         )
         regression = self._do(FitRegression(work, self.dataset, cache, config, scales.pooled))

@@ -219,15 +219,20 @@ class PhotographSampler(Sampler):
         """Draw the windows of one batch."""
         count = count_photographs(self.config.training)
         training, seed = self.config.training, self.config.model.seed
+        orders: dict[int, NDArray[np.int64]] = {}  # two epochs may meet in a batch
         positives = training.finetune_positives // count
         negatives = training.finetune_negatives // count
         draws = []
         for place in range(step * count, (step + 1) * count):
             epoch, i = divmod(place, len(self.learnt))
-            order = np.random.default_rng((seed, epoch)).permutation(len(self.learnt))
+            if epoch not in orders:
+                random = np.random.default_rng((seed, epoch))
+                orders[epoch] = random.permutation(len(self.learnt))
             random = np.random.default_rng((seed, place, 1))
             mirrored = self.mirrors and random.random() < 0.5
-            draws += self._draw(self.learnt[order[i]], positives, negatives, mirrored, random)
+            draws += self._draw(
+                self.learnt[orders[epoch][i]], positives, negatives, mirrored, random
+            )
         return draws
 
     def _draw_scales(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from spp_detect.training.positives import PositivesFile
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
 from spp_detect.training.windows import Rows, make_keys, photographs_of, split_keys
-from svm import HardNegativeMiner, LinearSvm, MinerState
+from svm import HardNegativeMiner, LinearSvm, MinerState, SomeRows, Table
 
 APART = "svms_apart.safetensors"  # those that were trained without some photographs
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
@@ -54,6 +54,8 @@ class TrainSvms(Stage[Svms]):
         Photographs without which SVMs are trained, too: on the negatives that were mined, at last.
     keep_mirrored : bool
         Whether maps of mirror images are written, for other runs to use.
+    memory : int, optional
+        Bytes of examples that SVMs are trained on at once; of more a part lies in `work`.
     """
 
     name = "svms"
@@ -70,6 +72,7 @@ class TrainSvms(Stage[Svms]):
         *,
         held_out: Sequence[int] = (),
         keep_mirrored: bool = False,
+        memory: int | None = None,
     ) -> None:
         self.apart = work / APART
         self.leaves = (work / "svms.safetensors", *((self.apart,) if held_out else ()))
@@ -86,6 +89,7 @@ class TrainSvms(Stage[Svms]):
         self.config = config
         self.scale = scale
         self.keep_mirrored = keep_mirrored
+        self.memory, self.scratch = memory, work
 
     def run(self) -> None:
         """Pool the positives, mine the photographs, both from where an interrupted run stands."""
@@ -143,7 +147,7 @@ class TrainSvms(Stage[Svms]):
         if not able:
             return state.coef, state.intercept
         every = self.pool_positives()
-        apart = self._make_miner([every[c][kept[c]] for c in able])
+        apart = self._make_miner([SomeRows(every[c], np.flatnonzero(kept[c])) for c in able])
         start = MinerState(
             state.coef[able],
             state.intercept[able],
@@ -175,7 +179,7 @@ class TrainSvms(Stage[Svms]):
         miner.finish()
         return miner
 
-    def _make_miner(self, positives: list[NDArray[np.float16]] | None = None) -> HardNegativeMiner:
+    def _make_miner(self, positives: Sequence[Table] | None = None) -> HardNegativeMiner:
         training = self.config.training
         svm = LinearSvm(
             training.svm_c,
@@ -193,6 +197,8 @@ class TrainSvms(Stage[Svms]):
             training.evict_score,
             training.retrain_after,
             min(get_threads(), MOST_SIDE_BY_SIDE),
+            self.memory,
+            self.scratch,
         )
 
     def _pool_all_boxes(self) -> Iterator[tuple[int, NDArray[np.float16]]]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from data import LabelledSet
-from spp_detect.files import write_tensors
+from spp_detect.files import replace_file, write_array
 from spp_detect.mirror import mirror_boxes
 from spp_detect.prefetch import WindowSource, prepare_photos
 from spp_detect.progress import track
@@ -49,28 +47,34 @@ class WindowTable:
     def __init__(
         self, dataset: LabelledSet, proposals: Sequence[Windows], *, difficult: bool = False
     ) -> None:
+        if len(proposals) != len(dataset):
+            raise ValueError(f"windows of {len(proposals)} photographs: expected {len(dataset)}")
         self.widths = [photograph.width for photograph in dataset]
         self.boxes = [len(photograph.labels.easy) for photograph in dataset]
         self.proposals = [len(own) for own in proposals]
-        labels = [photograph.labels for photograph in dataset]
-        last = [one.boxes[one.difficult & difficult] for one in labels]
-        self._windows = [
-            np.concatenate([one.easy.boxes, own, rest]).astype(np.float32, copy=False)
-            for one, own, rest in zip(labels, proposals, last, strict=True)
-        ]
-        self.sha256 = _hash(self._windows)
+        self._labels = [photograph.labels for photograph in dataset]
+        self._proposals = proposals
+        self._difficult = difficult
+        self.sha256 = _hash(self._join(i) for i in range(len(self)))
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.proposals)
+
+    def _join(self, index: int) -> Windows:
+        """Join a photograph's rows; proposals may lie on the disk until then."""
+        labels = self._labels[index]
+        last = labels.boxes[labels.difficult & self._difficult]
+        rows = np.concatenate([labels.easy.boxes, self._proposals[index], last])
+        return rows.astype(np.float32, copy=False)
 
     def find(self, index: int, *, mirrored: bool = False) -> Windows:
         """Find the windows, float32 (N, 4), of a photograph or of its mirror image."""
-        windows = self._windows[index]
+        windows = self._join(index)
         return mirror_boxes(windows, self.widths[index]) if mirrored else windows
 
     def find_rows(self, index: int) -> Rows:
         """Find all rows of a photograph: int64 (N,)."""
-        return np.arange(len(self._windows[index]))
+        return np.arange(len(self._join(index)))
 
     def find_boxes(self, index: int) -> Rows:
         """Find the rows of a photograph's true boxes: int64."""
@@ -82,15 +86,15 @@ class WindowTable:
 
     def find_learnt(self, index: int) -> Windows:
         """Find the windows of a photograph's first rows: true boxes and proposals."""
-        return self._windows[index][: self.boxes[index] + self.proposals[index]]
+        return self._join(index)[: self.boxes[index] + self.proposals[index]]
 
     def find_distinct(self, index: int) -> tuple[Rows, Rows]:
         """Find a photograph's distinct windows, as `unique_rows` does: their rows, and each's."""
-        return unique_rows(self._windows[index])
+        return unique_rows(self._join(index))
 
     def hash_photograph(self, index: int) -> str:
         """Hash a photograph's windows."""
-        return _hash([self._windows[index]])
+        return _hash([self._join(index)])
 
 
 def make_keys(index: int, rows: Rows) -> Rows:
@@ -141,7 +145,7 @@ class Proposals(Stage[WindowTable]):
         *,
         difficult: bool = False,
     ) -> None:
-        self.leaves = (work / "windows.safetensors",)
+        self.leaves = (work / "windows.bin", work / "window_counts.npy")
         self.dataset = dataset
         self.source = source
         self.max_side = max_side
@@ -151,24 +155,26 @@ class Proposals(Stage[WindowTable]):
         """Propose windows in every photograph."""
         paths = [photograph.path for photograph in self.dataset]
         prepared = prepare_photos(paths, self.source, self.max_side)
-        windows = []
-        for _, one in track(prepared, "proposals", len(paths)):
-            if isinstance(one, Exception):
-                raise one
-            windows.append(one[1])
-        counts = torch.tensor([len(one) for one in windows])
-        tensors = {"windows": torch.from_numpy(np.concatenate(windows)), "counts": counts}
-        write_tensors(self.leaves[0], tensors)
+        counts = []
+        with replace_file(self.leaves[0]) as temporary, temporary.open("wb") as file:
+            for _, one in track(prepared, "proposals", len(paths)):
+                if isinstance(one, Exception):
+                    raise one
+                file.write(np.ascontiguousarray(one[1], "<f4").tobytes())
+                counts.append(len(one[1]))
+        write_array(self.leaves[1], np.array(counts, np.int64))
 
     def load(self) -> WindowTable:
-        """Read the table."""
-        tensors = load_file(self.leaves[0])
-        ends = np.cumsum(tensors["counts"].numpy())
-        proposals = np.split(tensors["windows"].numpy(), ends[:-1])
+        """Map the table into memory."""
+        counts = np.load(self.leaves[1], allow_pickle=False)
+        windows = np.zeros((0, 4), np.float32)
+        if counts.sum():
+            windows = np.memmap(self.leaves[0], "<f4", "r", shape=(int(counts.sum()), 4))
+        proposals = np.split(windows, np.cumsum(counts)[:-1])
         return WindowTable(self.dataset, proposals, difficult=self.difficult)
 
 
-def _hash(arrays: Sequence[Windows]) -> str:
+def _hash(arrays: Iterable[Windows]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{len(array)}\n".encode() + np.ascontiguousarray(array).tobytes())

@@ -173,6 +173,55 @@ def test_features_of_less_precision(dtype):
     np.testing.assert_allclose(scores, wanted, atol=1e-4)
 
 
+class Reader:
+    """Gives rows of a table, and remembers how many at once and how often."""
+
+    def __init__(self, features):
+        self.features, self.asked = features, []
+
+    def __call__(self, rows):
+        assert (np.diff(rows) > 0).all()
+        self.asked.append(len(rows))
+        return self.features[rows]
+
+
+@pytest.mark.parametrize("most", [1000, 180, 61, 20])
+@pytest.mark.parametrize("shape", [(30, 150, 12), (60, 120, 300)])
+def test_in_blocks_equals_all_at_once(shape, most):
+    features, labels = problem(*shape, seed=7)
+    whole = LinearSvm(c=1e-2, tolerance=1e-6).fit(features, labels)
+    order = np.argsort(-labels, kind="stable")  # positives first, as mining has them
+    read = Reader(features[order])
+    svm = LinearSvm(c=1e-2, tolerance=1e-6)
+    assert svm.fit_in_blocks(read, labels[order], most) is svm
+    assert max(read.asked) <= most
+    bound = solve_dual(features, labels, 1e-2)[2]
+    found = objective(svm.coef_, svm.intercept_, features, labels, 1e-2)
+    assert found == pytest.approx(bound, rel=1e-4)
+    wanted = whole.decision_function(features)
+    np.testing.assert_allclose(svm.decision_function(features), wanted, atol=1e-3)
+
+
+def test_blocks_are_read_a_few_times():
+    """Each is solved a little while it is there, and blocks are drawn anew in each pass."""
+    features, labels = problem(200, 1000, 400, seed=1, gap=0.3)
+    order = np.argsort(-labels, kind="stable")
+    read = Reader(features[order])
+    svm = LinearSvm(tolerance=0.01).fit_in_blocks(read, labels[order], 100)
+    assert len(read.asked) / 12 <= 25
+    bound = solve_dual(features, labels)[2]
+    assert objective(svm.coef_, svm.intercept_, features, labels) <= bound * 1.005
+
+
+def test_blocks_of_bad_examples_are_told():
+    features, labels = problem(seed=3)
+    features[7, 2] = np.nan
+    with pytest.raises(SvmError, match="NaN"):
+        LinearSvm().fit_in_blocks(lambda rows: features[rows], labels, 50)
+    with pytest.raises(SvmError, match="expected both"):
+        LinearSvm().fit_in_blocks(lambda rows: features[rows], np.ones(180, int), 50)
+
+
 def test_same_seed_same_result():
     features, labels = problem(seed=9)
     one, other = (LinearSvm(seed=3).fit(features, labels) for _ in range(2))

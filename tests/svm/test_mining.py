@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from svm import HardNegativeMiner, LinearSvm, SvmError
+from svm import HardNegativeMiner, LinearSvm, SomeRows, SvmError
 
 TIGHT = LinearSvm(c=1e-2, tolerance=1e-5)
 
@@ -277,6 +277,58 @@ def test_a_restored_miner_goes_on_as_if_nothing_had_happened(stop, dtype):
     np.testing.assert_array_equal(second.intercept, whole.intercept)
     assert second.held == whole.held
     np.testing.assert_array_equal(second.state().keys, whole.state().keys)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_memory_bounds_the_examples_of_a_class(dtype, tmp_path):
+    """Those past its share are read from disk in blocks: the same is mined, the same is learnt."""
+    positives, stream = make_stream(dtype=np.float16)
+    positives = [rows.astype(dtype) for rows in positives]
+    settings = {"feature_scale": 1.5, "retrain_after": 40}
+    whole = run(positives, stream, TIGHT, **settings)
+    asked = []
+
+    class Watched(Bank):
+        def __call__(self, keys, rows):
+            asked.append(len(keys))
+            super().__call__(keys, rows)
+
+    most = 9  # of 25 positives and some 20 negatives
+    memory = 2 * most * 4 * positives[0].shape[1]
+    given = {"side_by_side": 2, "memory": memory, "scratch": tmp_path}
+    miner = HardNegativeMiner(positives, Watched(stream), clone(TIGHT), **settings, **given)
+    for photograph in stream:
+        miner.mine(*photograph)
+    miner.finish()
+    assert min(whole.held) > most
+    assert max(asked) == most
+    assert not list(tmp_path.iterdir())
+    for c in range(3):
+        assert np.corrcoef(miner.coef[c], whole.coef[c])[0, 1] > 0.9999
+        mine, wanted = set(miner._held[c].tolist()), set(whole._held[c].tolist())
+        assert len(mine ^ wanted) <= 0.02 * len(wanted)
+    np.testing.assert_allclose(miner.intercept, whole.intercept, atol=0.02)
+
+
+def test_some_rows_of_a_table_stand_for_a_copy():
+    positives, stream = make_stream()
+    rows = [np.arange(3, 20), np.arange(0, 25, 2), np.array([1, 7, 8])]
+    some = [SomeRows(table, own) for table, own in zip(positives, rows, strict=True)]
+    wanted = run([table[own] for table, own in zip(positives, rows, strict=True)], stream)
+    for memory in (None, 400):
+        found = run(some, stream, memory=memory)
+        tolerance = 0 if memory is None else 0.01
+        np.testing.assert_allclose(found.coef, wanted.coef, rtol=0, atol=tolerance)
+
+
+def test_a_full_disk_is_told_by_the_folder(tmp_path):
+    positives, stream = make_stream()
+    miner = HardNegativeMiner(
+        positives, Bank(stream), TIGHT, memory=400, scratch=tmp_path / "missing"
+    )
+    with pytest.raises(OSError) as caught:
+        miner.mine(*stream[0])
+    assert str(tmp_path / "missing") in str(caught.value.filename)
 
 
 class Together(LinearSvm):

@@ -1,9 +1,11 @@
 """Mined negatives' features on disk: read as they were added, whatever happened in between."""
 
 import errno
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data import open_dataset
 from spp_detect.spp import SppExtractor
@@ -12,6 +14,7 @@ from spp_detect.training.feature_cache import Resources
 from spp_detect.training.negatives import NegativesFile
 from spp_detect.training.svms import TrainSvms
 from spp_detect.training.windows import make_keys
+from svm import LinearSvm
 
 LENGTH = 5
 
@@ -166,3 +169,31 @@ def test_stopped_while_it_mines_it_goes_on_to_the_same_svms(
     for ours, theirs in zip(again[:2], whole[:2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert 0 < again[2] < len(dataset)  # neither its positives nor what was mined before
+
+
+def test_with_little_memory_the_svms_are_nearly_the_same(
+    make_run, small_set, small_config, tmp_path, monkeypatch
+):
+    """Most classes' examples do not fit then, and are solved in blocks."""
+    sizes = []
+    fit = LinearSvm.fit_in_blocks
+
+    def watched(self, read, labels, most):
+        sizes.append((len(labels), most))
+        return fit(self, read, labels, most)
+
+    monkeypatch.setattr(LinearSvm, "fit_in_blocks", watched)
+    config = small_config(svm_tolerance=1e-4, retrain_after=100)
+    detectors = []
+    for name, memory in (("whole", 10**9), ("little", 4_000_000)):
+        run = make_run(tmp_path / name, small_set, config)
+        run.resources = replace(run.resources, memory=memory)
+        detectors.append(run.train())
+        assert bool(sizes) == (name == "little")
+        assert not [one for one in run.work.iterdir() if one.name.startswith("tmp")]
+    assert all(count > most for count, most in sizes)
+    whole, little = (one.heads for one in detectors)
+    for ours, theirs in zip(little.svm_coef, whole.svm_coef, strict=True):
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.999
+    np.testing.assert_allclose(little.svm_intercept, whole.svm_intercept, atol=0.03)
+    assert torch.equal(little.regression_coef, whole.regression_coef)

@@ -125,5 +125,5 @@ def test_the_hash_tells_whose_a_window_is(dataset, table):
 
 
 def test_as_many_lists_as_photographs_are_needed(dataset):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="windows of 2 photographs: expected 3"):
         WindowTable(dataset, [as_windows(one) for one in PROPOSED[:2]])
