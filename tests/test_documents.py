@@ -20,6 +20,7 @@ import cloup
 import cv2
 import pytest
 import torch
+import torch.distributed.run
 from safetensors.torch import load_file, save_file
 
 from data import make_synthetic_set
@@ -199,7 +200,11 @@ def run_command(
         return
     line, _, target = command.partition(" > ")
     words = shlex.split(line)
-    if command.startswith(PARSED) or ("--ray" in words and tuple(words[3:]) in seen):
+    if words[0] == "torchrun":  # what is run by it stands in test_team.py
+        asked = torch.distributed.run.get_args_parser().parse_args(words[1:])
+        assert asked.training_script == "spp_detect" and asked.module
+        check_options(["spp-detect", *asked.training_script_args])
+    elif command.startswith(PARSED) or ("--ray" in words and tuple(words[3:]) in seen):
         check_options(words)
     elif words[0] == "spp-detect":
         seen.add(tuple(words[3:]))
