@@ -52,7 +52,9 @@ class WindowFeatures:
 
     def _keep_windows(self, kept: NDArray[np.bool_]) -> WindowFeatures:
         rows, first, inverse = np.unique(self.inverse[kept], return_index=True, return_inverse=True)
-        features = self.features[torch.from_numpy(rows).to(self.features.device)]
+        order = np.argsort(first)
+        first, inverse = first[order], np.argsort(order)[inverse]
+        features = self.features[torch.from_numpy(rows[order]).to(self.features.device)]
         mirrored = self.mirrored._keep_windows(kept) if self.mirrored is not None else None
         return WindowFeatures(features, first, inverse, self.windows[kept], self.size, mirrored)
 

@@ -96,7 +96,7 @@ class StoredExamples:
                 some = keys[start : start + most]
                 rows = np.empty((len(some), shape[1]), np.float32)
                 fetch(some, rows)
-                _write(file, rows.astype(positives.dtype).tobytes(), folder)
+                _write(file, rows.astype(positives.dtype, copy=False), folder)
             self.negatives = np.memmap(file, positives.dtype, "r", shape=shape)
 
     def __len__(self) -> int:
@@ -122,9 +122,9 @@ class StoredExamples:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def _write(file: IO[bytes], content: bytes, folder: Path | None) -> None:
+def _write(file: IO[bytes], rows: NDArray[np.floating], folder: Path | None) -> None:
     # By write(), not through a mapping: there a full disk would end the process by a signal.
-    left = memoryview(content)
+    left = rows.data.cast("B")
     try:
         while left:
             left = left[file.write(left) :]

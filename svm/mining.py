@@ -148,8 +148,8 @@ class HardNegativeMiner:
         self.evict_score = evict_score
         self.retrain_after = retrain_after
         self.side_by_side = side_by_side
-        share = np.inf if memory is None else memory / side_by_side
-        self.most = max(1, share / (4 * length))  # examples of a class in memory
+        # Values of a class's examples in memory.
+        self.share = np.inf if memory is None else memory / min(side_by_side, len(positives)) / 4
         self.scratch = scratch
         classes = len(positives)
         self.coef = np.zeros((classes, length), np.float32)
@@ -255,11 +255,14 @@ class HardNegativeMiner:
     def _gather(self, c: int) -> NDArray[np.float32] | StoredExamples:
         """Make a class's examples, its positives first: float32 (P + M, D), where they fit."""
         positives, held = self.positives[c], self._held[c]
-        if len(positives) + len(held) > self.most:
-            given = self.fetch, self.feature_scale, int(self.most)
+        length = positives.shape[1]
+        if (len(positives) + len(held)) * length > self.share:
+            # Half as much again is held while they are read, or written.
+            most = max(1, int(self.share / 1.5 / length))
+            given = self.fetch, self.feature_scale, most
             return StoredExamples(positives, held, *given, self.scratch)
         # Straight into what the solver takes: these are the largest arrays of all.
-        examples = np.empty((len(positives) + len(held), positives.shape[1]), np.float32)
+        examples = np.empty((len(positives) + len(held), length), np.float32)
         examples[: len(positives)] = positives[:]
         self.fetch(held, examples[len(positives) :])
         examples *= np.float32(self.feature_scale)

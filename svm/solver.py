@@ -178,6 +178,7 @@ def solve_dual_in_blocks(
             weights = weights if len(weights) else np.zeros(rows.shape[1])
             given = signs[block], costs[block], bias, tolerance, BLOCK_PASSES, random
             weight_of_bias, _, high, low = _descend(rows, *given, weights, weight_of_bias, own)
+            del rows  # before the next are read
             alphas[block] = own
             highest, lowest = max(highest, high), min(lowest, low)
         if highest - lowest <= tolerance:

@@ -203,6 +203,8 @@ def run_command(
     if words[0] == "torchrun":  # what is run by it stands in test_team.py
         asked = torch.distributed.run.get_args_parser().parse_args(words[1:])
         assert asked.training_script == "spp_detect" and asked.module
+        # Each machine is told which it is: else all would be the first.
+        assert asked.standalone or ("--node-rank" in words and "--master-addr" in words)
         check_options(["spp-detect", *asked.training_script_args])
     elif command.startswith(PARSED) or ("--ray" in words and tuple(words[3:]) in seen):
         check_options(words)

@@ -122,7 +122,7 @@ map_budget_option = click.option(
 )
 memory_option = click.option(
     "--memory",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0.1),
     default=8.0,
     help="GB of examples that SVMs are trained on at once; a class with more of them takes longer.",
 )

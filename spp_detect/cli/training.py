@@ -162,12 +162,17 @@ def train(
     budgets = int(map_budget * 1e9), max_side, int(memory * 1e9)
     resources = Resources(choose_device(device), *budgets)
     with join_team(resources.device) as team:
+        resources = replace(resources, device=team.device)
         if team.leads:
             _train(out, given, resources, team, resume=resume, strict=strict)
-        elif team.agree(False):  # as the first process says, once it fine-tunes
-            asked = find_options(out, {})
+            team.tell(True)  # that it is at its end
+            return
+        if team.hear():  # once the first process fine-tunes
+            places = {name: place for name, place in given.items() if name in ("data", "boxes")}
+            asked = find_options(out, places)
             dataset, _ = _open_training_set(out, asked, max_side, strict=strict)
             assemble_run(out, dataset, asked, replace(resources, map_budget=0), team).help()
+        team.hear()  # torchrun lets no machine go before the others
 
 
 def _train(
@@ -196,7 +201,7 @@ def _train(
     run = assemble_run(out, dataset, asked, resources, team)
     if (out / "metrics.json").is_file():
         run.begin()  # refuses another set or other constants than it was trained with
-        team.agree(False)
+        team.tell(False)
         print(f"{out}: trained already")
         return
     with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
@@ -250,6 +255,7 @@ def _open_training_set(
     trunk_option,
     device_option,
     map_budget_option,
+    memory_option,
     threads_option,
 )
 def add_class(
@@ -262,6 +268,7 @@ def add_class(
     weights: str | None,
     device: str,
     map_budget: float,
+    memory: float,
     max_side: int,
 ) -> None:
     """Teach RUN a class more: one SVM and one regressor on its features; the others stay.
@@ -288,7 +295,8 @@ def add_class(
     if negatives is not None:
         paths = find_photographs(negatives)
         dataset = added_class.add_negatives(dataset, paths, max_side)
-    resources = Resources(choose_device(device), int(map_budget * 1e9), max_side)
+    budgets = int(map_budget * 1e9), max_side, int(memory * 1e9)
+    resources = Resources(choose_device(device), *budgets)
     with telling_how_to_go_on("go on with the same command"), lock_folder(stages):
         added_class.add_class(detector, dataset, stages, resources).save(out)
     carry_over([run], out, dataset)

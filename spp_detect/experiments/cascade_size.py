@@ -41,7 +41,7 @@ def measure_counts(
     found: dict[int, list[Detections]] = {count: [] for count in detectors}
     source = search_windows(cascade.proposal_settings)
     for photo, windows in prepare_dataset(dataset, source, max_side):
-        features = cascade.extractor.compute_maps(photo)
+        features = cascade.compute_maps(photo)
         pooled = features.pool(windows)
         for count, detector in detectors.items():
             first = detector.score_pooled(pooled)

@@ -22,7 +22,7 @@ from spp_detect.config import (
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import TrainingRun
 from spp_detect.training.run_folder import TrainingError
-from spp_detect.training.team import ALONE, Team
+from spp_detect.training.team import Team
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def assemble_run(
     dataset: LabelledSet,
     options: RunOptions,
     resources: Resources,
-    team: Team = ALONE,
+    team: Team | None = None,
 ) -> TrainingRun:
     """Make a run: its configuration, its trunk with weights, its windows, who helps.
 

@@ -87,8 +87,8 @@ class MeasureScales(Stage[FeatureScales]):
             raise TrainingError("no photograph has a window; expected some, by whatever method")
         if not np.mean(norms, axis=0).all():
             raise TrainingError(
-                "features of all windows are zero: nothing is left of the layers that were tuned; "
-                "expected some above zero, give lower rates"
+                "features of all windows are zero; expected some above: give fine-tuning lower "
+                "rates, or other weights"
             )
         pooled_scale, svm_scale = (training.feature_norm / np.mean(norms, axis=0)).tolist()
         write_json(self.leaves[0], {"pooled": pooled_scale, "svm": svm_scale})

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from spp_detect.config import RunConfig, TrainingConfig, count_photographs
+from spp_detect.config import RunConfig, TrainingConfig
 from spp_detect.dtype import use_precision
 from spp_detect.fc import FcLayers
 from spp_detect.features import Extractor
@@ -27,9 +27,9 @@ from spp_detect.files import write_json, write_tensors
 from spp_detect.progress import track
 from spp_detect.threads import set_numba_threads
 from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
-from spp_detect.training.sampling import Draw, PhotographSampler, Sampler
+from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
-from spp_detect.training.team import ALONE, Team
+from spp_detect.training.team import Team
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
 STANDARDISED_BATCHES = 40  # on which mean and spread of pooled features are measured
@@ -68,11 +68,6 @@ class FineTuner:
         Gets the state of an interrupted run.
     team : Team
         The processes that share each batch, and the held-out photographs; only the first writes.
-
-    Raises
-    ------
-    TuningError
-        For more processes than a batch has photographs, where these are few.
     """
 
     def __init__(
@@ -84,14 +79,8 @@ class FineTuner:
         config: RunConfig,
         device: torch.device,
         work: Path,
-        team: Team = ALONE,
+        team: Team,
     ) -> None:
-        most = count_photographs(config.training)
-        if isinstance(sampler, PhotographSampler) and team.size > most:
-            raise TuningError(
-                f"fine-tuning: {team.size} processes; expected at most {most}, as many as a batch "
-                "has photographs"
-            )
         self.team = team
         self.trunk = trunk
         fc = trunk.restrict(fc)
@@ -148,7 +137,7 @@ class FineTuner:
         start = self._restore()
         losses: list[float] = []
         # One thread reads ahead; all pooling of a frozen trunk happens in it.
-        with ThreadPoolExecutor(1, initializer=set_numba_threads) as worker:
+        with ThreadPoolExecutor(1, initializer=self._begin_reading) as worker:
             if start == 0 and self.config.training.finetune_standardised and self.team.leads:
                 self._standardise(worker)
             self.team.follow(self.network.state_dict().values())
@@ -167,6 +156,12 @@ class FineTuner:
         self.network.eval()
         self.optimiser.zero_grad()  # lets go of the gradients
         return np.array(self.history)
+
+    def _begin_reading(self) -> None:
+        """Prepare the thread that reads: it has a device and a number of threads of its own."""
+        set_numba_threads()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
 
     def read_batches(
         self, worker: ThreadPoolExecutor, drawn: Iterable[list[Draw]]
@@ -349,7 +344,7 @@ class FineTune(Stage[None]):
         """Fill the cache, then tune."""
         tuner = self.make_tuner()
         tuner.trunk.prepare(mirrored=tuner.sampler.mirrors)
-        tuner.team.agree(True)  # who waits may come
+        tuner.team.tell(True)  # who waits may come
         history = tuner.tune()
         tuner.trunk.extend(self.fc, tuner.fc)
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in history.tolist()]

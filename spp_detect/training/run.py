@@ -23,7 +23,7 @@ from data import LabelledSet, select_classes
 from proposals import BoxesFile, ProposalCache
 from spp_detect.backbones import Backbone, split_backbone
 from spp_detect.calibration import Calibration
-from spp_detect.config import RunConfig, to_mapping
+from spp_detect.config import RunConfig, TrainingConfig, count_photographs, to_mapping
 from spp_detect.detector import Detector, make_proposal_settings
 from spp_detect.extractors import make_extractor
 from spp_detect.fc import FC_DEPTH, FcLayers
@@ -65,7 +65,7 @@ from spp_detect.training.run_folder import (
 from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
 from spp_detect.training.stage import Result, Stage, do_stage
 from spp_detect.training.svms import APART, TrainSvms
-from spp_detect.training.team import ALONE, Team
+from spp_detect.training.team import Team
 from spp_detect.training.tuned_trunks import (
     ComponentTrunk,
     FrozenTrunk,
@@ -121,7 +121,7 @@ class TrainingRun:
         What it shares with other runs.
     options : dict, optional
         What the run was asked for, kept for whoever goes on with it.
-    team : Team
+    team : Team, optional
         The processes that fine-tune together; the first trains, the others help.
     """
 
@@ -137,9 +137,11 @@ class TrainingRun:
         fc_weights: dict[str, torch.Tensor] | None = None,
         shared: SharedFiles | None = None,
         options: dict[str, Any] | None = None,
-        team: Team = ALONE,
+        team: Team | None = None,
     ) -> None:
         check_positives(dataset)
+        self.team = team or Team(device=resources.device)
+        check_team(config.training, self.team)
         # A wrong layer is told before anything starts.
         self.stem, self.tail = split_backbone(backbone, config.training.train_from)
         self.folder = folder
@@ -150,7 +152,6 @@ class TrainingRun:
         self.boxes = boxes
         self.shared = shared or SharedFiles()
         self.options = options or {}
-        self.team = team
         self.based_on = ""  # a hash of the model whose features are used, where there is one
         self.extractor = make_extractor(backbone, config.model, resources.device)
         self.fc_layers, self.fc_start = self._build_fc(fc_weights)
@@ -163,7 +164,7 @@ class TrainingRun:
         """Do every stage that is not done yet and save the model."""
         self.begin()
         if not self.config.training.finetune_iterations or self._find_tuned().is_file():
-            self.team.agree(False)  # nobody is to wait
+            self.team.tell(False)  # nobody is to wait
         table = self.propose()
         cache = self.open_cache(table)
         self.prepare_fc(table, cache)
@@ -176,6 +177,7 @@ class TrainingRun:
         """Fine-tune along with the process that trains, from the files that it has left so far."""
         self.fc_start = read_fc_start(self.folder)
         table = self._make_proposals().load()
+        check_identity(self.work / "windows.json", {"windows": table.sha256}, "the run was")
         cache = self.open_cache(table)
         stage = self._make_components(cache)
         self.make_tuner(table, cache, stage.load() if stage else None).tune()
@@ -440,6 +442,17 @@ def read_fc_start(folder: Path) -> str | None:
     """Read what a run's fc layers started from, where it has any."""
     start: str | None = json.loads((folder / "run.json").read_text(encoding="utf-8"))["fc_start"]
     return start
+
+
+def check_team(training: TrainingConfig, team: Team) -> None:
+    """Raise TrainingError for more processes than a batch of fine-tuning has photographs."""
+    most = count_photographs(training)
+    few = training.train_from or training.finetune_sampling == "photographs"
+    if training.finetune_iterations and few and team.size > most:
+        raise TrainingError(
+            f"fine-tuning: {team.size} processes; expected at most {most}, as many as a batch has "
+            "photographs"
+        )
 
 
 def check_positives(dataset: LabelledSet) -> None:

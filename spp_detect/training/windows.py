@@ -74,7 +74,8 @@ class WindowTable:
 
     def find_rows(self, index: int) -> Rows:
         """Find all rows of a photograph: int64 (N,)."""
-        return np.arange(len(self._join(index)))
+        difficult = int(self._labels[index].difficult.sum()) if self._difficult else 0
+        return np.arange(self.boxes[index] + self.proposals[index] + difficult)
 
     def find_boxes(self, index: int) -> Rows:
         """Find the rows of a photograph's true boxes: int64."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import threading
 import time
 import weakref
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from svm import HardNegativeMiner, LinearSvm, SomeRows, SvmError
+from svm import HardNegativeMiner, LinearSvm, SomeRows, SvmError, examples
 
 TIGHT = LinearSvm(c=1e-2, tolerance=1e-5)
 
@@ -294,7 +296,7 @@ def test_memory_bounds_the_examples_of_a_class(dtype, tmp_path):
             super().__call__(keys, rows)
 
     most = 9  # of 25 positives and some 20 negatives
-    memory = 2 * most * 4 * positives[0].shape[1]
+    memory = 2 * most * 6 * positives[0].shape[1]  # with room to read them
     given = {"side_by_side": 2, "memory": memory, "scratch": tmp_path}
     miner = HardNegativeMiner(positives, Watched(stream), clone(TIGHT), **settings, **given)
     for photograph in stream:
@@ -321,14 +323,38 @@ def test_some_rows_of_a_table_stand_for_a_copy():
         np.testing.assert_allclose(found.coef, wanted.coef, rtol=0, atol=tolerance)
 
 
-def test_a_full_disk_is_told_by_the_folder(tmp_path):
+class FullDisk(io.RawIOBase):
+    """A file that takes a part of what it is given, and then no more."""
+
+    written = 0
+
+    def write(self, content):
+        if self.written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.written = len(content) // 2
+        return self.written
+
+
+def test_a_full_disk_is_told_by_the_folder(tmp_path, monkeypatch):
     positives, stream = make_stream()
-    miner = HardNegativeMiner(
-        positives, Bank(stream), TIGHT, memory=400, scratch=tmp_path / "missing"
-    )
-    with pytest.raises(OSError) as caught:
+    miner = HardNegativeMiner(positives, Bank(stream), TIGHT, memory=400, scratch=tmp_path)
+    monkeypatch.setattr(examples.tempfile, "TemporaryFile", lambda **_: FullDisk())
+    with pytest.raises(OSError, match="No space left") as caught:
         miner.mine(*stream[0])
-    assert str(tmp_path / "missing") in str(caught.value.filename)
+    assert caught.value.filename == str(tmp_path)
+
+
+class SlowFile(io.BytesIO):
+    """A file that takes seven bytes at once."""
+
+    def write(self, content):
+        return super().write(bytes(content)[:7])
+
+
+def test_what_is_taken_in_parts_is_written_whole():
+    rows, file = np.arange(60, dtype=np.float16).reshape(12, 5), SlowFile()
+    examples._write(file, rows, None)
+    assert file.getvalue() == rows.tobytes()
 
 
 class Together(LinearSvm):

@@ -4,10 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+
+from spp_detect.training.run import check_team
+from spp_detect.training.run_folder import TrainingError
+from spp_detect.training.team import Team, join_team
 
 ITERATIONS = 8
 # The program as it is, but for dropout, which is drawn apart by each process.
@@ -41,10 +47,10 @@ def make_words(voc, out, changes):
     return [*words, "--finetune", ITERATIONS, *sets]
 
 
-@pytest.fixture
-def run_program(tmp_path):
+@pytest.fixture(scope="module")
+def run_program(tmp_path_factory):
     """Runs the program in some processes: status and stderr."""
-    program = tmp_path / "program.py"
+    program = tmp_path_factory.mktemp("program") / "program.py"
     program.write_text(PROGRAM)
 
     def run(processes, *words, **environment):
@@ -59,6 +65,16 @@ def run_program(tmp_path):
         return done.returncode, done.stderr
 
     return run
+
+
+@pytest.fixture(scope="module")
+def alone(run_program, small_voc, tmp_path_factory):
+    """Runs in which one process tuned the trunk, and the fc layers."""
+    folder = tmp_path_factory.mktemp("alone")
+    for changes in (TRUNK, FC):
+        status, errors = run_program(1, *make_words(small_voc, folder / changes[0], changes))
+        assert status == 0, errors
+    return folder
 
 
 def read_curve(out):
@@ -80,31 +96,63 @@ def check_same(found, wanted):
 
 
 @pytest.mark.parametrize("changes", [TRUNK, FC], ids=["trunk", "fc"])
-def test_two_processes_learn_as_one_does(run_program, small_voc, tmp_path, changes):
-    one, two = tmp_path / "one", tmp_path / "two"
-    for processes, out in ((1, one), (2, two)):
-        status, errors = run_program(processes, *make_words(small_voc, out, changes))
-        assert status == 0, errors
+def test_two_processes_learn_as_one_does(run_program, small_voc, alone, tmp_path, changes):
+    one, two = alone / changes[0], tmp_path / "two"
+    status, errors = run_program(2, *make_words(small_voc, two, changes))
+    assert status == 0, errors
     check_same(two, one)
     assert (two / "metrics.json").is_file()
     history = (two / "history.jsonl").read_text().splitlines()
     assert len(history) == len((one / "history.jsonl").read_text().splitlines())
-    # Nothing is left to help with.
-    status, errors = run_program(2, "train", "--out", two, "--resume")
-    assert status == 0, errors
 
 
-def test_what_two_began_one_ends(run_program, small_voc, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert run_program(1, *make_words(small_voc, one, TRUNK))[0] == 0
+def test_what_two_began_one_ends_and_then_nobody_waits(run_program, small_voc, alone, tmp_path):
+    two = tmp_path / "two"
     assert run_program(2, *make_words(small_voc, two, TRUNK), DIE_AT="5")[0] != 0
     assert (two / "work" / "finetuning.safetensors").is_file()
-    assert run_program(1, "train", "--out", two, "--resume")[0] == 0
-    check_same(two, one)
+    for processes in (1, 2):
+        status, errors = run_program(processes, "train", "--out", two, "--resume")
+        assert status == 0, errors
+    check_same(two, alone / TRUNK[0])
 
 
-def test_more_processes_than_photographs_are_refused(run_program, small_voc, tmp_path):
-    status, errors = run_program(3, *make_words(small_voc, tmp_path / "out", TRUNK))
-    assert status != 0
+def test_who_helps_with_other_windows_is_told(make_run, small_set, small_config, tmp_path):
+    """As where a photograph cannot be read on one machine."""
+    config = small_config(train_from="conv5", finetune_iterations=4, feature="pool5")
+    run = make_run(tmp_path / "run", small_set, config)
+    run.begin()
+    run.propose()
+    photographs = list(small_set.photographs)
+    photographs[3] = replace(photographs[3], labels=photographs[4].labels)
+    other = make_run(tmp_path / "run", replace(small_set, photographs=tuple(photographs)), config)
+    with pytest.raises(TrainingError, match=r"windows\.json: the run was"):
+        other.help()
+
+
+def test_no_more_processes_than_a_batch_has_photographs(small_config):
+    training = small_config(train_from="conv5", finetune_iterations=4, feature="pool5").training
+    check_team(training, Team(0, 2))
     told = "fine-tuning: 3 processes; expected at most 2, as many as a batch has photographs"
-    assert f"spp-detect: error: {told}" in errors
+    with pytest.raises(TrainingError, match=told):
+        check_team(training, Team(0, 3))
+    check_team(small_config().training, Team(0, 3))  # which has nothing to tune
+    check_team(small_config(finetune_iterations=4, feature="fc7").training, Team(0, 3))
+
+
+def test_each_has_its_part():
+    parts = [Team(rank, 3).share(list("abcdefgh")) for rank in range(3)]
+    assert parts == [["a", "d", "g"], ["b", "e", "h"], ["c", "f"]]
+    assert [Team(rank, 3).leads for rank in range(3)] == [True, False, False]
+    assert Team().share("abc") == ["a", "b", "c"]
+
+
+def test_more_processes_than_gpus_are_told(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with (
+        pytest.raises(TrainingError, match=r"process 2 of this machine: it has 1 GPUs; expected"),
+        join_team(torch.device("cuda")),
+    ):
+        pass
