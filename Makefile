@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+OLDEST := $(VENV)-oldest
 
-.PHONY: demo test bench gpu docs install clean
+.PHONY: demo test oldest bench gpu docs install clean
 
 # What `make bench` measures on: labelled photographs, a trunk's weights, a model trained on them.
 DATA ?= ../shared/voc2007-mini/VOCdevkit/VOC2007
@@ -23,6 +24,15 @@ test: install
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) \
 		--dist loadscope --no-loadscope-reorder --durations 25
+
+# The oldest versions that setup.cfg admits, in an environment of their own.
+oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	sed -n 's/^    \([a-z-]*\)>=\([0-9.]*\)$$/\1==\2.*/p' setup.cfg > $(OLDEST)/versions.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/versions.txt \
+		--editable . pytest pytest-xdist hypothesis
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses $(JOBS) \
+		--dist loadscope --no-loadscope-reorder
 
 docs: install
 	$(BIN)/sphinx-build -W --keep-going -q docs runs/docs
@@ -59,4 +69,4 @@ $(INSTALLED): setup.cfg pyproject.toml
 	touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(OLDEST) runs build *.egg-info

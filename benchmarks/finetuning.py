@@ -85,7 +85,8 @@ def make_tuner(
 def time_steps(tuner: FineTuner, start: int, count: int) -> float:
     """Seconds per step, batches read as in training."""
     with ThreadPoolExecutor(1, initializer=set_numba_threads) as worker:
-        batches = tuner.read_batches(worker, start, start + count + 1)
+        drawn = map(tuner.sampler.draw_batch, range(start, start + count + 1))
+        batches = tuner.read_batches(worker, drawn)
         tuner.learn(start, next(batches))
         begun = now(tuner.device)
         for step, batch in enumerate(itertools.islice(batches, count), start + 1):
