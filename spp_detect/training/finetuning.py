@@ -66,7 +66,7 @@ class FineTuner:
         Where the layers learn.
     work : Path
         Gets the state of an interrupted run.
-    team : Team
+    team : Team, optional
         The processes that share each batch, and the held-out photographs; only the first writes.
     """
 
@@ -79,9 +79,9 @@ class FineTuner:
         config: RunConfig,
         device: torch.device,
         work: Path,
-        team: Team,
+        team: Team | None = None,
     ) -> None:
-        self.team = team
+        self.team = team or Team(device=device)
         self.trunk = trunk
         fc = trunk.restrict(fc)
         self.sampler = sampler

@@ -1,6 +1,8 @@
 """NMS against torchvision's, and the vote against loops."""
 
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -156,18 +158,24 @@ def test_all_classes_without_boxes():
     assert suppress_classes(*none, 0.0, 0.3, 2).tolist() == [[-1, -1]] * 2
 
 
-@pytest.mark.parametrize("capability", [75, 90])
-def test_the_gpus_kernel_compiles_without_a_gpu(capability):
-    triton = pytest.importorskip("triton")
-    from spp_detect.kernels import gpu_nms
+COMPILE = """
+import triton
+from spp_detect.kernels import gpu_nms
 
-    pointers = {"boxes": "*fp64", "scores": "*fp32", "limit": "*fp64", "kept": "*i64"}
-    numbers = dict.fromkeys(("count", "own", "most"), "i32")
-    constants = {"BLOCK": 8192}
-    signature = pointers | numbers | {"BLOCK": "constexpr"}
-    source = triton.compiler.ASTSource(gpu_nms._suppress, signature, constants)
+pointers = {"boxes": "*fp64", "scores": "*fp32", "limit": "*fp64", "kept": "*i64"}
+numbers = dict.fromkeys(("count", "own", "most"), "i32")
+signature = pointers | numbers | {"BLOCK": "constexpr"}
+for capability in (75, 90):
+    source = triton.compiler.ASTSource(gpu_nms._suppress, signature, {"BLOCK": 8192})
     target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
     assert triton.compile(source, target=target, options={"num_warps": 16}).asm["cubin"]
+"""
+
+
+def test_the_gpus_kernel_compiles_without_a_gpu():
+    """In a process of its own: Triton's interpreter leaves the language changed in this one."""
+    pytest.importorskip("triton")
+    subprocess.run([sys.executable, "-c", COMPILE], check=True, capture_output=True)
 
 
 @pytest.mark.gpu

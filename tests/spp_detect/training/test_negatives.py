@@ -1,11 +1,9 @@
 """Mined negatives' features on disk: read as they were added, whatever happened in between."""
 
 import errno
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from data import open_dataset
 from spp_detect.spp import SppExtractor
@@ -109,7 +107,7 @@ class KilledError(Exception):
     """Stands for whatever ends a run."""
 
 
-def train_svms(make_run, folder, dataset, config, budget, monkeypatch):
+def train_svms(make_run, folder, dataset, config, budget, monkeypatch, scale=0.1, memory=None):
     """Train SVMs: weights, intercepts, and how often maps of a photograph were computed."""
     count = 0
     compute = SppExtractor.compute_maps
@@ -123,7 +121,7 @@ def train_svms(make_run, folder, dataset, config, budget, monkeypatch):
     run.resources = Resources(run.resources.device, budget)
     run.begin()
     cache = run.open_cache(run.propose())
-    stage = TrainSvms(run.work, dataset, run.order, cache, None, config, 0.1)
+    stage = TrainSvms(run.work, dataset, run.order, cache, None, config, scale, memory=memory)
     with monkeypatch.context() as patch:
         patch.setattr(SppExtractor, "compute_maps", counting)
         stage.run()
@@ -172,7 +170,7 @@ def test_stopped_while_it_mines_it_goes_on_to_the_same_svms(
 
 
 def test_with_little_memory_the_svms_are_nearly_the_same(
-    make_run, small_set, small_config, tmp_path, monkeypatch
+    make_run, small_voc, small_config, tmp_path, monkeypatch
 ):
     """Most classes' examples do not fit then, and are solved in blocks."""
     sizes = []
@@ -183,17 +181,17 @@ def test_with_little_memory_the_svms_are_nearly_the_same(
         return fit(self, read, labels, most)
 
     monkeypatch.setattr(LinearSvm, "fit_in_blocks", watched)
-    config = small_config(svm_tolerance=1e-4, retrain_after=100)
-    detectors = []
-    for name, memory in (("whole", 10**9), ("little", 4_000_000)):
-        run = make_run(tmp_path / name, small_set, config)
-        run.resources = replace(run.resources, memory=memory)
-        detectors.append(run.train())
-        assert bool(sizes) == (name == "little")
-        assert not [one for one in run.work.iterdir() if one.name.startswith("tmp")]
-    assert all(count > most for count, most in sizes)
-    whole, little = (one.heads for one in detectors)
-    for ours, theirs in zip(little.svm_coef, whole.svm_coef, strict=True):
-        assert np.corrcoef(ours, theirs)[0, 1] > 0.999
-    np.testing.assert_allclose(little.svm_intercept, whole.svm_intercept, atol=0.03)
-    assert torch.equal(little.regression_coef, whole.regression_coef)
+    dataset = open_dataset(small_voc, "train")
+    config = small_config(retrain_after=400, svm_tolerance=1e-3)
+    run = make_run(tmp_path / "scale", dataset, config)
+    cache = run.open_cache(run.propose())
+    norm = cache.pool(0, cache.table.find_rows(0)).features.float().norm(dim=1).mean().item()
+    parts = dataset, config, 10**9, monkeypatch, 20 / norm
+    whole = train_svms(make_run, tmp_path / "whole", *parts)
+    assert not sizes
+    little = train_svms(make_run, tmp_path / "little", *parts, memory=15_000_000)
+    assert sizes and all(count > most for count, most in sizes)
+    assert not list((tmp_path / "little" / "work").glob("tmp*"))
+    for ours, theirs in zip(little[0], whole[0], strict=True):
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.99
+    np.testing.assert_allclose(little[1], whole[1], atol=0.05)
