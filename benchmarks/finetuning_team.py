@@ -28,7 +28,7 @@ from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.config import make_run_config
 from spp_detect.threads import set_numba_threads, set_threads
 from spp_detect.training.feature_cache import Resources
-from spp_detect.training.run import SharedFiles, TrainingRun
+from spp_detect.training.run import SharedFiles, TrainingRun, leave_out_without_positives
 from spp_detect.training.team import join_team
 
 WAYS = {"one process": (1, 1), "two processes": (2, 1), "one process, two threads": (1, 2)}
@@ -39,6 +39,7 @@ def time_steps(arguments: argparse.Namespace, folder: Path) -> None:
     set_threads(arguments.threads)
     dataset = open_dataset(arguments.data, "trainval")
     dataset = dataclasses.replace(dataset, photographs=dataset.photographs[: arguments.photographs])
+    dataset = leave_out_without_positives(dataset)
     backbone = build_backbone("resnet18")
     load_weights(backbone, arguments.weights)
     config = make_run_config("tuned-trunk", mirror_finetuning=False)
