@@ -147,7 +147,7 @@ def solve_dual_in_blocks(
 ) -> tuple[NDArray[np.float64], float, int]:
     """Find what `solve_dual` does, with the rows of one block in memory at a time.
 
-    Blocks are drawn anew in each pass: with the same ones it takes ten times as many passes.
+    Blocks are drawn anew in each pass: with the same ones it takes many more passes.
 
     Parameters
     ----------
