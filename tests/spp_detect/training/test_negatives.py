@@ -193,5 +193,5 @@ def test_with_little_memory_the_svms_are_nearly_the_same(
     assert sizes and all(count > most for count, most in sizes)
     assert not list((tmp_path / "little" / "work").glob("tmp*"))
     for ours, theirs in zip(little[0], whole[0], strict=True):
-        assert np.corrcoef(ours, theirs)[0, 1] > 0.99
-    np.testing.assert_allclose(little[1], whole[1], atol=0.05)
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.999
+    np.testing.assert_allclose(little[1], whole[1], atol=0.03)
