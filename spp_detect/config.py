@@ -17,6 +17,9 @@ from spp_detect.parts import PARTS
 BACKBONES = (
     "zf5",
     "zf5_paper",
+    "convnet5",
+    "overfeat5",
+    "overfeat7",
     "alexnet",
     "vgg16",
     "resnet18",
@@ -149,7 +152,7 @@ class Config:
     seed: int = 0  # of the order of windows and, in training, of all chance
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        check_fields(self, _CHOICES, _BOUNDS)
         try:
             check_levels(self.levels)
         except ValueError as error:
@@ -231,7 +234,7 @@ class TrainingConfig:
     regression_lambda: float = 30.0
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        check_fields(self, _CHOICES, _BOUNDS)
         _check_schedule(self)
 
 
@@ -565,15 +568,32 @@ def _name_fields(kind: type[Config] | type[TrainingConfig]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
-def _check_fields(config: Config | TrainingConfig) -> None:
-    """Check every field's type, and its value where it is one of few or has bounds."""
+def check_fields(
+    config: Any, choices: dict[str, tuple[str, ...]], bounds: dict[str, tuple[float, float]]
+) -> None:
+    """Check every field's type, and its value where it is one of few or has bounds.
+
+    Parameters
+    ----------
+    config : dataclass
+        Frozen; integers become floats where these are wanted.
+    choices : dict of str to tuple of str
+        The values that a field may have.
+    bounds : dict of str to (float, float)
+        Least and greatest value of a field.
+
+    Raises
+    ------
+    ConfigError
+        For the first field that is wrong.
+    """
     _check_types(config)
     for name, value in vars(config).items():
-        known = _CHOICES.get(name)
+        known = choices.get(name)
         if known and value not in known:
             raise ConfigError(f"{name} {value!r}: expected one of {', '.join(known)}")
-        least, most = _BOUNDS.get(name, (-_HUGE, _HUGE))
-        if name in _BOUNDS and value is not None and not least <= value <= most:
+        least, most = bounds.get(name, (-_HUGE, _HUGE))
+        if name in bounds and value is not None and not least <= value <= most:
             raise ConfigError(f"{name} {value}: expected a value from {least:g} to {most:g}")
 
 
@@ -606,7 +626,7 @@ def _check_schedule(config: TrainingConfig) -> None:
         )
 
 
-def _check_types(config: Config | TrainingConfig) -> None:
+def _check_types(config: Any) -> None:
     for name, wanted in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
         if type(value) is int and float in (wanted, *typing.get_args(wanted)):

@@ -175,7 +175,8 @@ class FcLayers(nn.Module):
     ) -> bool:
         """Start from a net's own fc6 and fc7, whose fc6 took an n × n map of `channels`.
 
-        Its weights become those of the pyramid's n × n level; the other levels' start small.
+        Its weights become those of the pyramid's n × n level; the other levels' start small. Where
+        fc6 took as many values as here, its net had the same pyramid, and all weights are taken.
 
         Parameters
         ----------
@@ -196,10 +197,17 @@ class FcLayers(nn.Module):
         assert isinstance(fc7, nn.Linear)
         columns = trained["fc6.weight"].shape[1]
         side = round((columns / channels) ** 0.5)
-        if side not in levels or side * side * channels != columns:
+        same = trained["fc6.weight"].shape == fc6.weight.shape
+        if not same and (side not in levels or side * side * channels != columns):
             return False
         if trained["fc7.weight"].shape != fc7.weight.shape:
             return False
+        if same:
+            fc6.weight.copy_(trained["fc6.weight"])
+            fc6.bias.copy_(trained["fc6.bias"])
+            fc7.weight.copy_(trained["fc7.weight"])
+            fc7.bias.copy_(trained["fc7.bias"])
+            return True
         first = channels * sum(n * n for n in levels[: levels.index(side)])
         nn.init.normal_(fc6.weight, std=BESIDE_STD)
         fc6.weight[:, first : first + columns] = trained["fc6.weight"]

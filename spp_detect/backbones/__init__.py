@@ -1,4 +1,4 @@
-"""Convolutional trunks that end at a map of stride 16."""
+"""Convolutional trunks that end at a map of stride 16, Overfeat at 12."""
 
 from spp_detect.backbones.base import (
     Backbone,

@@ -85,11 +85,11 @@ class Backbone(nn.Module):
         return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
     def normalise_tensor(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalise RGB values of 0 to 255, float32 (1, 3, H, W), where they lie."""
+        """Normalise RGB values of 0 to 255, float32 (N, 3, H, W), where they lie."""
         if self.input_format.order == "bgr":
             pixels = pixels.flip(1)
-        numbers = zip(pixels[0], self.input_format.mean, self.input_format.std, strict=True)
-        return torch.stack([(one - mean) / std for one, mean, std in numbers])[None]
+        numbers = zip(pixels.unbind(1), self.input_format.mean, self.input_format.std, strict=True)
+        return torch.stack([(one - mean) / std for one, mean, std in numbers], dim=1)
 
 
 class InOrder(nn.Module):

@@ -1,4 +1,4 @@
-"""Trunks by name: ZF-5, a small one, and torchvision's nets cut at stride 16."""
+"""Trunks by name: the paper's, a small one, and torchvision's nets cut at stride 16."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from spp_detect.backbones.base import IMAGENET_RGB, Backbone, InOrder
+from spp_detect.backbones.imagenet_nets import build_convnet5, build_overfeat
 from spp_detect.backbones.timm_nets import build_timm
 from spp_detect.backbones.zf5 import build_zf5
 from spp_detect.config import BACKBONES, TIMM, ConfigError
@@ -85,6 +86,9 @@ def _replace_pooling(layers: nn.Module) -> None:
 _MAKERS: dict[str, Callable[[], Backbone]] = {
     "zf5": lambda: build_zf5("zf5", paper_padding=False),
     "zf5_paper": lambda: build_zf5("zf5_paper", paper_padding=True),
+    "convnet5": lambda: build_convnet5("convnet5"),
+    "overfeat5": lambda: build_overfeat("overfeat5", 5),
+    "overfeat7": lambda: build_overfeat("overfeat7", 7),
     "alexnet": lambda: _cut_features("alexnet", 12, 256),
     "vgg16": lambda: _cut_features("vgg16", 30, 512),
     "resnet18": lambda: _cut_resnet("resnet18", 256),

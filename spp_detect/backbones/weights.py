@@ -15,11 +15,13 @@ from spp_detect.backbones.timm_nets import download_weights, rename_weights
 from spp_detect.config import TIMM
 from spp_detect.progress import is_shown
 
-# torchvision's names of what the paper calls fc6 and fc7.
+# torchvision's names of what the paper calls fc6 and fc7; those of our own classifiers.
 FC_LAYERS = {
     "alexnet": ("classifier.1", "classifier.4"),
     "vgg16": ("classifier.0", "classifier.3"),
 }
+OWN_FC_LAYERS = ("fc.layers.fc6", "fc.layers.fc7")
+OWN_TRUNK = "trunk.layers."  # before the names of our classifiers' trunks
 
 
 class WeightsError(ValueError):
@@ -35,13 +37,14 @@ def load_weights(backbone: Backbone, source: str) -> str:
         The trunk; its weights are replaced.
     source : str
         "imagenet" for torchvision's download, or timm's for its trunks, "none" to keep the fresh
-        weights, or the path of a .safetensors or .pth state dict under torchvision's, or timm's,
-        names. Later layers that the trunk does not have may be there or not.
+        weights, the folder of a classifier that `pretrain` made, or the path of a .safetensors or
+        .pth state dict under torchvision's, or timm's, names. Later layers that the trunk does not
+        have may be there or not.
 
     Returns
     -------
     str
-        The name to record: "imagenet", "none" or the file's name.
+        The name to record: "imagenet", "none" or the file's or folder's name.
 
     Raises
     ------
@@ -73,12 +76,13 @@ def read_fc_weights(name: str, source: str) -> dict[str, torch.Tensor] | None:
         By "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"; None where the net has none or the
         file is without them.
     """
-    if name not in FC_LAYERS or source == "none":
+    layers = OWN_FC_LAYERS if Path(source).is_dir() else FC_LAYERS.get(name)
+    if layers is None or source == "none":
         return None
     state = _find(name, source)
     names = {
         f"{ours}.{part}": f"{theirs}.{part}"
-        for ours, theirs in zip(("fc6", "fc7"), FC_LAYERS[name], strict=True)
+        for ours, theirs in zip(("fc6", "fc7"), layers, strict=True)
         for part in ("weight", "bias")
     }
     if not all(theirs in state for theirs in names.values()):
@@ -123,9 +127,13 @@ def _download_by_timm(name: str) -> dict[str, torch.Tensor]:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    if path.is_dir():
+        own = _read(path / "model.safetensors")
+        return {name.removeprefix(OWN_TRUNK): tensor for name, tensor in own.items()}
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such file; --weights takes imagenet, none, or a .safetensors or .pth file"
+            f"{path}: no such file; --weights takes imagenet, none, a .safetensors or .pth file, "
+            "or the folder of a classifier"
         )
     try:
         if path.suffix == ".safetensors":

@@ -44,7 +44,14 @@ def build_zf5(name: str, *, paper_padding: bool) -> Backbone:
             relu5=nn.ReLU(inplace=True),
         )
     )
-    for i, bias in enumerate((0, 1, 0, 1, 1), 1):
-        nn.init.normal_(getattr(layers, f"conv{i}").weight, std=0.01)
-        nn.init.constant_(getattr(layers, f"conv{i}").bias, bias)
+    start_convolutions(layers)
     return Backbone(name, layers, 256, CAFFE_BGR)
+
+
+def start_convolutions(layers: nn.Module, stddev: float = 0.01) -> None:
+    """Start weights from N(0, stddev), biases from 0, 1, 0, 1 and 1 from the fourth layer on."""
+    found = [layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)]
+    for i, layer in enumerate(found):
+        nn.init.normal_(layer.weight, std=stddev)
+        if layer.bias is not None:
+            nn.init.constant_(layer.bias, 0.0 if i in (0, 2) else 1.0)

@@ -11,6 +11,7 @@ import click
 import cloup
 
 from spp_detect import progress
+from spp_detect.cli.classifying import classify, pretrain
 from spp_detect.cli.comparing import benchmark, tables
 from spp_detect.cli.measuring import evaluate, score
 from spp_detect.cli.models import compress, detect, export, models, pack
@@ -25,6 +26,7 @@ USER_ERRORS = {
     "eval.detections": "EvalError",
     "proposals.settings": "ProposalError",
     "spp_detect.backbones.weights": "WeightsError",
+    "spp_detect.classification.network": "ClassifierError",
     "spp_detect.cluster.detecting": "ClusterError",
     "spp_detect.cluster.places": "PlaceError",
     "spp_detect.config": "ConfigError",
@@ -58,6 +60,7 @@ for title, commands in (
     ("Data", (demo, download, inspect, proposals)),
     ("Models", (train, add_class, remove_class, compress, pack, export, models)),
     ("Use", (detect, evaluate, score)),
+    ("Classification", (pretrain, classify)),
     ("SPP-net beside R-CNN", (benchmark, tables)),
 ):
     app.section(title, *commands)

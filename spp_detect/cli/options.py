@@ -133,7 +133,10 @@ backbone_option = click.option(
     "timm any of its nets that has such a map.",
 )
 weights_option = click.option(
-    "--weights", default="imagenet", help="imagenet, none, or a .safetensors or .pth file."
+    "--weights",
+    default="imagenet",
+    help="imagenet, none, a .safetensors or .pth file, or the folder of a classifier, see "
+    "`pretrain`, whose trunk and pyramid are then taken, too.",
 )
 preset_option = click.option(
     "--preset",

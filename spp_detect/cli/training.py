@@ -145,7 +145,7 @@ def train(
     .yaml file; several are joined. Processes that torchrun starts fine-tune together.
     """
     from spp_detect.features import choose_device
-    from spp_detect.training.assembly import assemble_run, find_options
+    from spp_detect.training.assembly import adopt_classifier, assemble_run, find_options
     from spp_detect.training.feature_cache import Resources
     from spp_detect.training.team import join_team
 
@@ -153,6 +153,7 @@ def train(
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
     given: dict[str, Any] = {name: named[name] for name in named if is_given(context, name)}
     settings = collect_settings(options, changes, config)
+    settings = adopt_classifier(str(given.get("weights", ""))) | settings
     if "preset" in settings:
         given["preset"] = settings.pop("preset")
     given["settings"] = settings

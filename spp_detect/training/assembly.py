@@ -12,6 +12,7 @@ import torch
 from data import LabelledSet
 from proposals import load_boxes
 from spp_detect.backbones import Backbone, build_backbone, load_weights, read_fc_weights
+from spp_detect.classification.network import is_classifier, read_config
 from spp_detect.config import (
     LOG_ODDS,
     RunConfig,
@@ -19,6 +20,7 @@ from spp_detect.config import (
     make_training_config,
     split_values,
 )
+from spp_detect.fc import FC_DEPTH
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import TrainingRun
 from spp_detect.training.run_folder import TrainingError
@@ -96,6 +98,15 @@ def make_settings(preset: str, settings: dict[str, Any]) -> RunConfig:
     if training.finetune_iterations and not make_training_config(preset).finetune_iterations:
         settings = {"feature": "fc7"} | settings
     return make_run_config(**settings)
+
+
+def adopt_classifier(weights: str) -> dict[str, Any]:
+    """Settings that suit a classifier's weights: its trunk, its pyramid, its fc layers' width."""
+    if not weights or not is_classifier(weights):
+        return {}
+    config = read_config(weights)
+    settings: dict[str, Any] = {"backbone": config.backbone, "levels": config.levels}
+    return settings | ({"fc_width": config.fc_width} if config.fc_depth == FC_DEPTH["fc7"] else {})
 
 
 def make_trunk(name: str, weights: str, seed: int) -> tuple[Backbone, str]:

@@ -31,10 +31,14 @@ from spp_detect.features import Trunk
 
 # Centre of cell 0 and channels. Worked by hand: each layer adds ((k − 1)/2 − p) · stride so far.
 # zf5: (3-1)·1 + 1·2 + 2·4 + 1·8 + 0 = 20. alexnet: (5-2)·1 + 1·4 + 0·8 + 1·8 + 0 = 15.
+# convnet5: (5-2)·1 + 1·4 + 1·8 = 15. overfeat: 3·1 + 1·2 + ½·6 = 8, at stride 12.
 # vgg16: four poolings of 2: .5 + 1 + 2 + 4. squeezenet1_1: 1 + 2 + 4 + 8. The rest pad (k-1)/2.
 GEOMETRY = {
     "zf5": (20.0, 256),
     "zf5_paper": (0.0, 256),
+    "convnet5": (15.0, 256),
+    "overfeat5": (8.0, 512),
+    "overfeat7": (8.0, 512),
     "alexnet": (15.0, 256),
     "vgg16": (7.5, 512),
     "resnet18": (0.0, 256),
@@ -62,7 +66,8 @@ def test_stride_centre_and_channels(name):
     backbone = trunk(name)
     centre, channels = GEOMETRY[name]
     assert backbone.name == name
-    assert (backbone.grid.stride, backbone.grid.centre) == (16, centre)
+    stride = 12 if name.startswith("overfeat") else 16
+    assert (backbone.grid.stride, backbone.grid.centre) == (stride, centre)
     assert backbone.channels == channels
     assert not backbone.training
     with torch.inference_mode():
@@ -145,6 +150,44 @@ def test_map_sides_of_zf5(side, release, paper):
         for name, cells in (("zf5", release), ("zf5_paper", paper)):
             assert trunk(name)(torch.zeros(1, 3, side, 40)).shape[2] == cells
             assert trunk(name)(torch.zeros(1, 3, 40, side)).shape[3] == cells
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "cells"),
+    [
+        ("convnet5", 224, {"conv1": 55, "pool2": 27, "pool3": 13, "relu5": 13}),
+        ("convnet5", 180, {"relu5": 10}),
+        ("overfeat5", 224, {"pool1": 36, "pool2": 18, "relu5": 18}),
+        ("overfeat7", 224, {"pool1": 36, "pool2": 18, "relu7": 18}),
+        ("overfeat7", 180, {"relu7": 14}),
+    ],
+)
+def test_map_sides_of_the_papers_other_networks(name, side, cells):
+    """Table 1 of the paper, at 224 pixels; the last layer is the table's, too."""
+    maps = torch.zeros(1, 3, side, side)
+    found = {}
+    with torch.inference_mode():
+        for layer, module in trunk(name).layers.named_children():
+            maps = module(maps)
+            found[layer] = maps.shape[2]
+    assert cells.items() <= found.items()
+    assert layer == [*cells][-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("convnet5", (96, 256, 384, 384, 256)),
+        ("overfeat5", (96, 256, 512, 512, 512)),
+        ("overfeat7", (96, 256, 512, 512, 512, 512, 512)),
+    ],
+)
+def test_filters_of_the_papers_other_networks(name, widths):
+    layers = [layer for layer in trunk(name).modules() if isinstance(layer, nn.Conv2d)]
+    assert tuple(layer.out_channels for layer in layers) == widths
+    biases = [float(layer.bias[0].detach()) for layer in layers]
+    assert biases == [0, 1, 0, 1, 1, 1, 1][: len(widths)]
+    assert all(abs(float(layer.weight.std()) - 0.01) < 5e-4 for layer in layers)
 
 
 def normalise_slowly(plane, size, alpha, beta):

@@ -1,0 +1,1 @@
+"""Networks that name what an image shows, with a spatial pyramid or without (paper, section 3)."""

@@ -1,0 +1,203 @@
+"""Images with a class each: files in folders by class, or the labelled boxes of photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from data import (
+    DEFAULT_MAX_SIDE,
+    DataError,
+    ImageSet,
+    LabelledSet,
+    find_class_folders,
+    find_photographs,
+    is_labelled,
+    open_dataset,
+    open_image_folder,
+    read_photo,
+)
+
+# What a split's folder is called where none has its own name: ImageNet is tested on its val.
+FOLDER_NAMES = {"trainval": "train", "test": "val"}
+SPLITS = {"train", "val", "trainval", "test"}
+
+
+class Piece(NamedTuple):
+    """A file, or what is inside a box of it.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    box : tuple of int, or None
+        x1 y1 x2 y2, half-open pixels; None for the whole.
+    """
+
+    path: Path
+    box: tuple[int, int, int, int] | None = None
+
+    def cut(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut the piece out of its photograph (H, W, 3)."""
+        if self.box is None:
+            return photo
+        x1, y1, x2, y2 = self.box
+        return photo[y1:y2, x1:x2]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of which each shows one class; those of one file stand together.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        The names that labels index.
+    pieces : tuple of Piece
+        The N images.
+    labels : int64 (N,)
+        Their classes.
+    """
+
+    classes: tuple[str, ...]
+    pieces: tuple[Piece, ...]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def choose(self, rows: NDArray[np.int64]) -> Images:
+        """Choose some of the images, in their order."""
+        return Images(self.classes, tuple(self.pieces[i] for i in rows), self.labels[rows])
+
+    def read(self, max_side: int = DEFAULT_MAX_SIDE) -> Iterator[NDArray[np.uint8] | DataError]:
+        """Read the images (H, W, 3) in their order, each file once, or the error that it gives."""
+        for path, pieces in groupby(self.pieces, key=lambda piece: piece.path):
+            photo: NDArray[np.uint8] | DataError
+            try:
+                photo = read_photo(path, max_side)
+            except DataError as error:
+                photo = error
+            for piece in pieces:
+                yield photo if isinstance(photo, DataError) else piece.cut(photo)
+
+
+def open_images(
+    path: Path | str,
+    split: str,
+    classes: Sequence[str] | None = None,
+    max_side: int = DEFAULT_MAX_SIDE,
+) -> Images:
+    """Open a folder of images by class, or the labelled boxes of a detection set.
+
+    Parameters
+    ----------
+    path : path
+        What `open_dataset` reads, whose boxes are then the images; or a folder of a folder for each
+        class, or one that holds such folders as train and val.
+    split : str
+        Of a detection set; a folder named train stands for trainval, one named val for test.
+    classes : sequence of str, optional
+        The names that are known, whose order is kept.
+    max_side : int
+        Of a photograph, in pixels.
+
+    Raises
+    ------
+    DataError
+        As `open_dataset` and `open_image_folder`; for a detection set without boxes, or with those
+        of one class only.
+    """
+    path = Path(path)
+    if is_labelled(path):
+        images = cut_boxes(open_dataset(path, split, classes, max_side))
+        if len(np.unique(images.labels)) < 2 and classes is None:
+            raise DataError(f"{path}: split {split} has boxes of less than two classes")
+        return images
+    return list_images(open_image_folder(find_split(path, split), classes))
+
+
+def open_any_images(
+    path: Path | str, split: str, classes: Sequence[str], max_side: int = DEFAULT_MAX_SIDE
+) -> tuple[Images, bool]:
+    """Open images for a network of known classes, and tell whether they have labels.
+
+    A folder whose own folders are named as classes has; of one without labels all are -1.
+
+    Raises
+    ------
+    DataError
+        As `open_images`, and for a folder without images.
+    """
+    path = Path(path)
+    if is_labelled(path):
+        return open_images(path, split, classes, max_side), True
+    if path.is_dir():
+        names = {folder.name for folder in find_class_folders(find_split(path, split))}
+        if names & set(classes):
+            return open_images(path, split, classes, max_side), True
+    paths = find_photographs(path)
+    unknown = np.full(len(paths), -1, np.int64)
+    return Images(tuple(classes), tuple(map(Piece, paths)), unknown), False
+
+
+def find_split(folder: Path, split: str) -> Path:
+    """Find a split's folder within a folder of images: itself where it has no splits.
+
+    Raises
+    ------
+    DataError
+        Where it has splits, but not this one.
+    """
+    names = {found.name for found in find_class_folders(folder)}
+    for name in (split, FOLDER_NAMES.get(split, split)):
+        if name in names:
+            return folder / name
+    if names and names <= SPLITS:
+        raise DataError(f"{folder}: no split {split}; it has {', '.join(sorted(names))}")
+    return folder
+
+
+def list_images(found: ImageSet) -> Images:
+    """List whole files as images."""
+    return Images(found.classes, tuple(map(Piece, found.paths)), found.labels)
+
+
+def cut_boxes(dataset: LabelledSet) -> Images:
+    """List the objects of a detection set that are not difficult, whole pixels around each."""
+    pieces, labels = [], []
+    for photograph in dataset:
+        easy = photograph.labels.easy
+        corners = np.concatenate([np.floor(easy.boxes[:, :2]), np.ceil(easy.boxes[:, 2:])], axis=1)
+        limits = [photograph.width, photograph.height] * 2
+        for x1, y1, x2, y2 in np.clip(corners, 0, limits).astype(int).tolist():
+            pieces.append(Piece(photograph.path, (x1, y1, x2, y2)))
+        labels.extend(easy.classes.tolist())
+    return Images(dataset.classes, tuple(pieces), np.array(labels, np.int64))
+
+
+def hold_out(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+    """Divide images: those to learn from, and about a share of each class held out.
+
+    What comes from one file stays together.
+
+    Raises
+    ------
+    DataError
+        Where they are too few to hold any out.
+    """
+    files = {path: i for i, path in enumerate(dict.fromkeys(p.path for p in images.pieces))}
+    groups = np.array([files[piece.path] for piece in images.pieces])
+    folds = min(round(1 / share), int(np.bincount(images.labels).max()), len(files))
+    if folds < 2:
+        raise DataError(f"{len(images)} images: expected more than one file of a class")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    kept, held = next(splitter.split(groups, images.labels, groups))
+    return images.choose(kept), images.choose(held)

@@ -1,0 +1,191 @@
+"""Views of an image at test time: crops of it, or windows of its maps (paper, section 3.1.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spp_detect.classification.config import MINIMUM_SIDE
+from spp_detect.classification.network import Classifier, ClassifierError
+from spp_detect.classification.view_names import CROPPED
+from spp_detect.inference_copy import InferenceCopy
+from spp_detect.projection import clamp_cells, locate_windows
+
+Photo = NDArray[np.uint8]
+# Short sides of the 96 views, beside the training's 224.
+VIEW_SCALES = (224, 256, 300, 360, 448, 560)
+RULE = "paper"
+LONGEST = 10  # long side over short; of longer images the middle is looked at
+
+
+class Viewer:
+    """Scores images by a classifier: what its softmax says of several views, on average.
+
+    Parameters
+    ----------
+    network : Classifier
+        In evaluation mode.
+    device : torch.device
+        Where it computes.
+    """
+
+    def __init__(self, network: Classifier, device: torch.device) -> None:
+        self.network = network.to(device)
+        self.device = device
+        precision = network.config.precision
+        self.trunk = InferenceCopy(network.trunk, precision)
+        self.size = network.config.size
+
+    def look(self, photo: Photo, views: str) -> NDArray[np.float64]:
+        """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS.
+
+        Raises
+        ------
+        ClassifierError
+            For views on maps, of a network without a pyramid.
+        """
+        if not self.network.config.has_pyramid and views not in CROPPED:
+            raise ClassifierError(
+                f"views {views}: expected {' or '.join(CROPPED)}, the network has no pyramid"
+            )
+        probabilities = torch.cat([scorer(self, photo) for scorer in VIEWS[views]])
+        mean: NDArray[np.float64] = probabilities.double().mean(dim=0).cpu().numpy()
+        return mean
+
+    @torch.inference_mode()
+    def score_centre(self, photo: Photo) -> torch.Tensor:
+        """Score the centre crop: (1, C)."""
+        return self._score_crops(photo, list_views(self._resized_size(photo), self.size)[:1])
+
+    @torch.inference_mode()
+    def score_ten_crops(self, photo: Photo) -> torch.Tensor:
+        """Score ten crops, centre and corners and their mirror images: (10, C)."""
+        views = list_views(self._resized_size(photo), self.size)[:5]
+        return torch.cat(
+            [self._score_crops(photo, views), self._score_crops(photo, views, mirrored=True)]
+        )
+
+    @torch.inference_mode()
+    def score_ten_on_maps(self, photo: Photo) -> torch.Tensor:
+        """Score the same ten as windows of the image's map and of its mirror image's: (10, C)."""
+        return self._score_on_maps(photo, self.size * MINIMUM_SIDE, 5)
+
+    @torch.inference_mode()
+    def score_96_on_maps(self, photo: Photo) -> torch.Tensor:
+        """Score 18 windows of maps at each of six scales, 6 at the least: (96, C)."""
+        scales = [self.size * scale / VIEW_SCALES[0] for scale in VIEW_SCALES]
+        return torch.cat([self._score_on_maps(photo, scale, 9) for scale in scales])
+
+    @torch.inference_mode()
+    def score_full(self, photo: Photo) -> torch.Tensor:
+        """Score the full image and its mirror image: (2, C)."""
+        resized = resize_image(photo, self.size * MINIMUM_SIDE)
+        both = [self._compute_maps(one) for one in (resized, mirror(resized))]
+        return self._score_pooled(torch.cat([self.network.pyramid(maps) for maps in both]))
+
+    def _score_crops(
+        self, photo: Photo, views: NDArray[np.float32], *, mirrored: bool = False
+    ) -> torch.Tensor:
+        resized = resize_image(photo, self.size * MINIMUM_SIDE)
+        crops = [resized[y1:y2, x1:x2] for x1, y1, x2, y2 in views.astype(int).tolist()]
+        pixels = [self.network.trunk.normalise(mirror(c) if mirrored else c) for c in crops]
+        maps = self.trunk(_lay_out(torch.cat(pixels).to(self.device)))
+        return self._score_pooled(self.network.pyramid(maps))
+
+    def _score_on_maps(self, photo: Photo, scale: float, count: int) -> torch.Tensor:
+        """Score the first `count` views at a scale, each on two maps: (2V, C)."""
+        resized = resize_image(photo, scale)
+        height, width = resized.shape[:2]
+        views = list_views((width, height), self.size)[:count]
+        pooled = []
+        for one in (resized, mirror(resized)):
+            maps = self._compute_maps(one)[0]
+            cells = locate_windows(views, (1.0, 1.0), self.network.trunk.grid, RULE)
+            clamped = torch.from_numpy(clamp_cells(cells, maps.shape[1:])).to(self.device)
+            rows = maps.permute(1, 2, 0).contiguous()
+            pooled.append(self.network.pyramid.pool_windows(rows, clamped))
+        return self._score_pooled(torch.cat(pooled))
+
+    def _compute_maps(self, photo: Photo) -> torch.Tensor:
+        return self.trunk(_lay_out(self.network.trunk.normalise(photo).to(self.device)))
+
+    def _score_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Probabilities of pooled views, float32 (V, C)."""
+        described = self.network.fc.infer(pooled, self.network.config.precision)
+        return self.network.fc8(described).softmax(dim=1)
+
+    def _resized_size(self, photo: Photo) -> tuple[int, int]:
+        return fit_size(photo, self.size * MINIMUM_SIDE)
+
+
+Scorer = Callable[[Viewer, Photo], torch.Tensor]
+VIEWS: dict[str, tuple[Scorer, ...]] = {
+    "centre": (Viewer.score_centre,),
+    "ten": (Viewer.score_ten_crops,),
+    "ten-on-maps": (Viewer.score_ten_on_maps,),
+    "96-on-maps": (Viewer.score_96_on_maps,),
+    "full": (Viewer.score_full,),
+    "all": (Viewer.score_96_on_maps, Viewer.score_full),
+}
+
+
+def fit_size(photo: Photo, short_side: float) -> tuple[int, int]:
+    """Width and height of an image (H, W, 3) whose short side has so many pixels."""
+    height, width = _shorten(photo).shape[:2]
+    factor = round(short_side) / min(height, width)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def resize_image(photo: Photo, short_side: float) -> Photo:
+    """Resize an image (H, W, 3) to a short side in pixels; shrunk ones are averaged.
+
+    Of one more than ten times as long as wide the middle is taken.
+    """
+    photo = _shorten(photo)
+    size = fit_size(photo, short_side)
+    shrinks = size[0] < photo.shape[1]
+    resized = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _shorten(photo: Photo) -> Photo:
+    height, width = photo.shape[:2]
+    most = LONGEST * min(height, width)
+    x, y = max(0, width - most) // 2, max(0, height - most) // 2
+    return photo[y : y + most, x : x + most]
+
+
+def mirror(photo: Photo) -> Photo:
+    """Turn left and right of an image around."""
+    return np.ascontiguousarray(photo[:, ::-1])
+
+
+def list_views(size: tuple[int, int], side: int) -> NDArray[np.float32]:
+    """List the square windows that the paper looks at: the centre, four corners, four mid-sides.
+
+    Parameters
+    ----------
+    size : (width, height)
+        Of the image, in pixels, neither below `side`.
+    side : int
+        Of the windows.
+
+    Returns
+    -------
+    float32 (V, 4)
+        x1 y1 x2 y2; none twice: 9, or 3 where one side of the image is that of the windows.
+    """
+    x, y = size[0] - side, size[1] - side
+    middle = (x // 2, y // 2)
+    corners = [(0, 0), (x, 0), (0, y), (x, y)]
+    sides = [(middle[0], 0), (middle[0], y), (0, middle[1]), (x, middle[1])]
+    starts = np.array(list(dict.fromkeys([middle, *corners, *sides])), np.float32)
+    return np.concatenate([starts, starts + side], axis=1)
+
+
+def _lay_out(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,170 @@
+"""Crops that a classifier learns from: prepared images in memory, cut and mirrored by chance."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data import DEFAULT_MAX_SIDE, DataError, read_photo
+from spp_detect.classification.config import MINIMUM_SIDE
+from spp_detect.classification.images import Images
+
+logger = logging.getLogger(__name__)
+
+IMAGES_OF_COLOURS = 1000  # from which the principal components of colours are measured
+THUMBNAIL = 32
+
+Photo = NDArray[np.uint8]
+
+
+class PreparedImages:
+    """Images at the size that training needs, read again only where the memory does not suffice.
+
+    An image that cannot be read is named in a warning, once, and is None.
+
+    Parameters
+    ----------
+    images : Images
+        Which.
+    side : float
+        Short side in pixels down to which larger images are shrunk.
+    memory : int
+        Bytes that they may take.
+    max_side : int
+        Of a photograph, in pixels.
+    """
+
+    def __init__(
+        self, images: Images, side: float, memory: int, max_side: int = DEFAULT_MAX_SIDE
+    ) -> None:
+        self.images = images
+        self.side = round(side)
+        self.max_side = max_side
+        self._left = memory
+        self._kept: dict[int, Photo | None] = {}
+        self._lock = threading.Lock()
+        self._of_file: dict[Path, list[int]] = defaultdict(list)
+        for i, piece in enumerate(images.pieces):
+            self._of_file[piece.path].append(i)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, i: int) -> Photo | None:
+        """Read image i, uint8 (H, W, 3), and keep all that are cut out of the same file."""
+        if i in self._kept:
+            return self._kept[i]
+        path = self.images.pieces[i].path
+        try:
+            photo = read_photo(path, self.max_side)
+        except DataError as error:
+            self._give_up(path, error)
+            return None
+        pieces = {one: self._shrink(one, photo) for one in self._of_file[path]}
+        with self._lock:
+            for one, piece in pieces.items():
+                if one not in self._kept and piece.nbytes <= self._left:
+                    self._left -= piece.nbytes
+                    self._kept[one] = piece
+        return pieces[i]
+
+    def _shrink(self, i: int, photo: Photo) -> Photo:
+        piece = self.images.pieces[i].cut(photo)
+        height, width = piece.shape[:2]
+        factor = self.side / min(height, width)
+        if factor >= 1:
+            return piece.copy()  # lets go of the whole photograph
+        size = round(width * factor), round(height * factor)
+        return np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _give_up(self, path: Path, error: DataError) -> None:
+        with self._lock:
+            if self._of_file[path][0] not in self._kept:
+                logger.warning("%s; left out", error)
+            self._kept |= dict.fromkeys(self._of_file[path])
+
+
+def draw_crop(image: Photo, size: int, random: np.random.Generator) -> Photo:
+    """Draw a square crop, mirrored or not, uint8 (size, size, 3).
+
+    Its side is 224/256 of the image's short side, wherever that lies: paper, section 3.1.1.
+    """
+    height, width = image.shape[:2]
+    side = max(1, round(min(height, width) / MINIMUM_SIDE))
+    x, y = random.integers(width - side + 1), random.integers(height - side + 1)
+    crop = cv2.resize(image[y : y + side, x : x + side], (size, size))
+    return np.asarray(crop[:, ::-1] if random.random() < 0.5 else crop, np.uint8)
+
+
+def measure_colours(prepared: PreparedImages, seed: int) -> NDArray[np.float64]:
+    """Measure how colours vary: principal components of RGB pixels times their deviations, (3, 3).
+
+    Krizhevsky et al., NIPS 2012, section 4.1.
+    """
+    random = np.random.default_rng(seed)
+    count = min(IMAGES_OF_COLOURS, len(prepared))
+    chosen = random.permutation(len(prepared))[:count].tolist()
+    images = [image for image in map(prepared.read, chosen) if image is not None]
+    thumbnails = [cv2.resize(image, (THUMBNAIL, THUMBNAIL)).reshape(-1, 3) for image in images]
+    if not thumbnails:
+        return np.zeros((3, 3))
+    variances, vectors = np.linalg.eigh(np.cov(np.concatenate(thumbnails).T.astype(float)))
+    components: NDArray[np.float64] = vectors * np.sqrt(np.maximum(variances, 0))
+    return components
+
+
+class CropSource:
+    """Draws batches; the same for the same epoch and images, whoever asks.
+
+    Parameters
+    ----------
+    prepared : PreparedImages
+        The images.
+    colour : float
+        Spread of the change along the components of colours.
+    seed : int
+        Of all chance.
+    """
+
+    def __init__(self, prepared: PreparedImages, colour: float, seed: int) -> None:
+        self.prepared = prepared
+        self.seed = seed
+        self.changes = colour * measure_colours(prepared, seed)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """All images in the order of an epoch: int64 (N,)."""
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.prepared))
+
+    def draw(
+        self, epoch: int, rows: NDArray[np.int64], size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw a crop of each of some images.
+
+        Returns
+        -------
+        pixels : float32 (N, 3, size, size)
+            RGB values around 0 to 255; without the images that cannot be read.
+        labels : int64 (N,)
+            Their classes.
+        """
+        crops, shifts, labels = [], [], []
+        for i in rows.tolist():
+            image = self.prepared.read(i)
+            if image is None:
+                continue
+            random = np.random.default_rng((self.seed, epoch, i))
+            crops.append(draw_crop(image, size, random))
+            shifts.append(self.changes @ random.standard_normal(3))
+            labels.append(self.prepared.images.labels[i])
+        pixels = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
+        # Channels last in memory, as the network wants them.
+        maps = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+        added = torch.from_numpy(np.array(shifts, np.float32).reshape(-1, 3, 1, 1))
+        return maps + added, torch.from_numpy(np.array(labels, np.int64))

@@ -1,0 +1,143 @@
+"""The run that trains a classifier: its options, its images, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spp_detect.classification.config import ClassifierConfig, config_from_json
+from spp_detect.classification.images import Images, find_split, hold_out, open_images
+from spp_detect.files import write_json
+from spp_detect.provenance import record_run
+from spp_detect.training.pretraining import STATE, Pretrainer, describe_run
+from spp_detect.training.run_folder import TrainingError, check_identity
+from spp_detect.training.team import Team
+
+RUN = "run.json"
+NORMED_RATE = 0.05  # the highest of a cycle: batch norms bear more than the paper's 0.01
+
+
+@dataclass(frozen=True)
+class PretrainingOptions:
+    """What a run is asked for.
+
+    Attributes
+    ----------
+    data : str
+        Where the images lie.
+    split : str
+        Of a set that has splits.
+    settings : dict
+        Fields of a ClassifierConfig.
+    """
+
+    data: str
+    split: str
+    settings: dict[str, Any]
+
+    @staticmethod
+    def read(run: Path) -> PretrainingOptions:
+        """Read the options that a run was begun with.
+
+        Raises
+        ------
+        TrainingError
+            Where there are none.
+        """
+        path = run / RUN
+        try:
+            text = json.loads(path.read_text(encoding="utf-8"))
+            return PretrainingOptions(text["data"], text["split"], dict(text["config"]))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise TrainingError(f"{path}: not what a pretraining was begun with") from error
+
+
+class PretrainingRun:
+    """Trains a classifier on a set's images and leaves it in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    options : PretrainingOptions
+        What is asked for.
+    team : Team
+        The processes that share the work.
+    memory : int
+        Bytes of images that are kept.
+    max_side : int
+        Of a photograph, in pixels.
+    """
+
+    def __init__(
+        self, folder: Path, options: PretrainingOptions, team: Team, memory: int, max_side: int
+    ) -> None:
+        self.folder = folder
+        self.options = options
+        self.team = team
+        self.memory = memory
+        self.max_side = max_side
+        usual = {"rate": NORMED_RATE} if options.settings.get("start") == "normed" else {}
+        self.config = config_from_json(usual | options.settings)
+        self.images, self.held_out = open_training_images(
+            Path(options.data), options.split, self.config, max_side
+        )
+
+    def train(self) -> dict[str, Any]:
+        """Train, from where an earlier start was stopped: what was measured.
+
+        Raises
+        ------
+        TrainingError
+            Where the run was begun with other options or images.
+        """
+        identity = describe_run(self.config, self.images, self.held_out)
+        path = self.folder / RUN
+        if path.is_file():
+            check_identity(path, identity, "the run was")
+        elif self.team.leads:
+            asked = {"data": self.options.data, "split": self.options.split}
+            write_json(path, identity | asked)
+        metrics = self.folder / "metrics.json"
+        if metrics.is_file():
+            found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+            return found
+        trainer = Pretrainer(
+            self.config,
+            self.images,
+            self.held_out,
+            self.team.device,
+            self.folder,
+            self.memory,
+            self.team,
+        )
+        trainer.train()
+        numbers = {
+            "held_out_error": trainer.history[-1][-1],
+            "held_out": len(self.held_out),
+            "images": len(self.images),
+            "epochs": self.config.epochs,
+            "seconds": round(trainer.seconds, 1),
+            "record": record_run(),
+        }
+        if self.team.leads:
+            write_json(metrics, numbers)
+            (self.folder / "work" / STATE).unlink(missing_ok=True)
+        return numbers
+
+
+def open_training_images(
+    path: Path, split: str, config: ClassifierConfig, max_side: int
+) -> tuple[Images, Images]:
+    """Open the images to learn from, and those on which the error is measured.
+
+    These are the folder val where there is one beside the images' own, else a part of the images.
+    """
+    images = open_images(path, split, None, max_side)
+    beside = path / "val"
+    own = images.pieces[0].path
+    if beside.is_dir() and find_split(path, split) != path and not own.is_relative_to(beside):
+        return images, open_images(path, "val", images.classes, max_side)
+    return hold_out(images, config.held_out, config.seed)

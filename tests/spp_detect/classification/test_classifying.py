@@ -1,0 +1,174 @@
+"""The commands: a classifier trained, resumed, used, measured, and a detector with its trunk."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from spp_detect import cli
+from spp_detect.backbones import build_backbone, load_weights, read_fc_weights
+from spp_detect.classification.classify import measure_errors
+from spp_detect.classification.images import Images, Piece
+from spp_detect.fc import FcLayers
+from spp_detect.training.assembly import adopt_classifier
+
+QUICK = ("--backbone", "small5", "--fc-width", "12", "--sizes", "48,40", "--levels", "2,1")
+
+
+def run(*words):
+    """Run a command in this process: its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["spp-detect", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return stop.code or 0
+    return 0
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Two classes that colour tells apart."""
+    folder = tmp_path_factory.mktemp("colours") / "set"
+    random = np.random.default_rng(0)
+    for n in range(32):
+        name, colour = (("red", (220, 30, 20)), ("sea", (20, 60, 210)))[n % 2]
+        image = random.normal(colour, 25, (50, 70, 3)).clip(0, 255).astype(np.uint8)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name / f"{n:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(colours, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "colours"
+    words = ("--epochs", 12, "--batch", 8, "--start", "normed", "--rate", 0.01)
+    assert run("pretrain", colours, "--out", out, *QUICK, *words) == 0
+    return out
+
+
+def test_a_run_leaves_its_model_and_what_it_measured(classifier, colours, capsys):
+    numbers = json.loads((classifier / "metrics.json").read_text())
+    assert numbers["held_out_error"] <= 0.5
+    assert numbers["images"] + numbers["held_out"] == 32
+    assert not list((classifier / "work").iterdir())
+    before = (classifier / "model.safetensors").read_bytes()
+    assert run("pretrain", "--resume", "--out", classifier) == 0  # done already
+    assert (classifier / "model.safetensors").read_bytes() == before
+    assert run("pretrain", colours, "--out", classifier) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert run("pretrain", "--resume", "--out", classifier, "--epochs", 5) == 2
+    assert "epochs 12, now it is 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("views", ["centre", "all"])
+def test_a_folder_with_labels_is_measured(classifier, colours, tmp_path, capsys, views):
+    assert run("classify", classifier, colours, "--views", views, "--out", tmp_path) == 0
+    numbers = json.loads((tmp_path / "metrics.json").read_text())
+    told = json.loads((tmp_path / "classes.json").read_text())
+    assert numbers["top1_error"] <= 0.1
+    assert numbers["top5_error"] == 0
+    wrong = [one["classes"][0]["class"] not in one["file"] for one in told]
+    assert np.mean(wrong) == pytest.approx(numbers["top1_error"])
+    assert f"top-1 error {numbers['top1_error']:.4f}" in capsys.readouterr().out
+
+
+def test_a_folder_without_labels_is_named(classifier, colours, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes((colours / "red" / "00.png").read_bytes())
+    (photos / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (photos / "z.png").write_bytes((colours / "sea" / "01.png").read_bytes())
+    assert run("classify", classifier, photos, "--out", tmp_path / "named") == 2
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[1].split()[0] for line in out.splitlines()] == ["red", "sea"]
+    assert err.count(str(photos / "bad.png")) == 1
+    with (tmp_path / "named" / "classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["red", "sea", "sea", "red"]
+    pairs = np.array([float(row["probability"]) for row in rows]).reshape(2, 2)
+    np.testing.assert_allclose(pairs.sum(1), 1, atol=1e-5)
+    assert not (tmp_path / "named" / "metrics.json").exists()
+
+
+def test_errors_by_hand():
+    images = Images(tuple("abcdefg"), (Piece(None),) * 4, np.array([0, 0, 1, 5]))
+    falling = np.arange(7, 0, -1) / 28  # a, b, c, …
+    numbers = measure_errors([(0, falling), (2, falling), (3, falling)], images)
+    assert numbers["top1_error"] == pytest.approx(2 / 3)
+    assert numbers["top5_error"] == pytest.approx(1 / 3)
+    assert (numbers["error"]["a"], numbers["error"]["b"], numbers["images"]) == (0, 1, 3)
+    assert np.isnan(numbers["error"]["g"])
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("classify", "absent", "photos"), "absent/config.json: no such file"),
+        (("pretrain", "absent", "--out", "new"), "absent: no such folder"),
+        (("pretrain", "--out", "new"), "no DATA to train on"),
+        (("pretrain", "--resume", "--out", "new"), "no run there to go on with"),
+        (("pretrain", "absent", "--out", "new", "--levels", "none", "--sizes", "64,48"), "pyramid"),
+        (("pretrain", "absent", "--out", "new", "--sizes", "big"), "expected whole numbers"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(tmp_path, monkeypatch, capsys, words, match):
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 2
+    assert match in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_class_and_empty_classes(tmp_path, capsys):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    assert run("pretrain", tmp_path / "set", "--out", tmp_path / "run") == 2
+    assert "holds only one class's folder, a" in capsys.readouterr().err
+    (tmp_path / "set" / "b").mkdir()
+    assert run("pretrain", tmp_path / "set", "--out", tmp_path / "run") == 2
+    assert "holds no image" in capsys.readouterr().err
+
+
+def test_a_detectors_trunk_and_fc_layers_come_from_a_classifier(classifier):
+    tensors = load_file(classifier / "model.safetensors")
+    backbone = build_backbone("small5")
+    assert load_weights(backbone, str(classifier)) == "colours"
+    trunk = backbone.layers.state_dict()
+    for name, tensor in trunk.items():
+        assert name.endswith("num_batches_tracked") or torch.equal(
+            tensor, tensors[f"trunk.layers.{name}"]
+        )
+    weights = read_fc_weights("small5", str(classifier))
+    fc = FcLayers(128 * 5, 12, 2)
+    assert fc.start_from(weights, 128, (2, 1))
+    pooled = torch.randn(3, 128 * 5)
+    own = {k.removeprefix("fc."): v for k, v in tensors.items() if k.startswith("fc.")}
+    expected = FcLayers(128 * 5, 12, 2)
+    expected.load_state_dict(own)
+    assert torch.equal(fc.eval()(pooled), expected.eval()(pooled))
+    settings = {"backbone": "small5", "levels": (2, 1), "fc_width": 12}
+    assert adopt_classifier(str(classifier)) == settings
+    assert adopt_classifier("imagenet") == {}
+
+
+def test_from_classifier_to_detector(classifier, small_voc, tmp_path):
+    """`train --weights RUN` takes the trunk, the pyramid and, with fine-tuning, the fc layers."""
+    out = tmp_path / "detector"
+    words = ["--out", out, "--weights", classifier, "--scales", 160, "--max-windows", 150]
+    words += ["--finetune", 1, "--set", "finetune_rates=1e-12,1e-12", "--device", "cpu"]
+    assert run("train", small_voc, *words) == 0
+    config = json.loads((out / "config.json").read_text())["config"]
+    assert config["backbone"] == "small5"
+    assert config["levels"] == [2, 1]
+    assert config["weights"] == "colours"
+    model, own = (load_file(folder / "model.safetensors") for folder in (out, classifier))
+    fc7 = next(tensor for name, tensor in model.items() if name.endswith("fc7.weight"))
+    torch.testing.assert_close(fc7, own["fc.layers.fc7.weight"])
+
+
+def test_another_trunks_classifier_is_refused(classifier, small_voc, tmp_path, capsys):
+    words = ["--out", tmp_path / "out", "--weights", classifier, "--backbone", "zf5"]
+    assert run("train", small_voc, *words) == 2
+    assert "not the weights of zf5" in capsys.readouterr().err

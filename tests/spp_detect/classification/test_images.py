@@ -1,0 +1,134 @@
+"""Images with a class each: folders by class, labelled boxes, what is held out."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import DataError, LabelledSet, Labels, Photograph, open_image_folder, read_photo
+from spp_detect.classification.images import (
+    cut_boxes,
+    hold_out,
+    list_images,
+    open_any_images,
+    open_images,
+)
+
+
+def fill(folder, counts):
+    """A folder of small images for each class; each image is of one value."""
+    for value, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (12, 9), (value, i, 0)).save(folder / name / f"{i:03}.png")
+    return folder
+
+
+def test_an_image_folder_is_read_as_torchvision_does(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    fill(tmp_path, {"b": 3, "a": 2, "C": 1})
+    (tmp_path / "a" / "notes.txt").touch()
+    (tmp_path / "b" / "deeper").mkdir()
+    Image.new("RGB", (5, 5)).save(tmp_path / "b" / "deeper" / "x.png")
+    theirs = ImageFolder(str(tmp_path))
+    ours = open_image_folder(tmp_path)
+    assert list(ours.classes) == theirs.classes
+    assert sorted(zip(map(str, ours.paths), ours.labels, strict=True)) == sorted(theirs.samples)
+
+
+@pytest.mark.parametrize(
+    ("counts", "match"),
+    [
+        ({}, "holds no folder of a class"),
+        ({"a": 2}, "holds only one class's folder, a"),
+        ({"a": 2, "b": 0}, "b: holds no image"),
+    ],
+)
+def test_folders_that_are_no_image_folders(tmp_path, counts, match):
+    fill(tmp_path, counts)
+    with pytest.raises(DataError, match=match) as caught:
+        open_images(tmp_path, "trainval")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_classes_than_the_networks(tmp_path):
+    fill(tmp_path, {"a": 1, "b": 1})
+    with pytest.raises(DataError, match="has the classes a, b; expected a, c"):
+        open_images(tmp_path, "test", ("a", "c"))
+    assert open_images(tmp_path, "test", ("b", "a")).labels.tolist() == [0, 1]
+
+
+def test_splits_are_folders_around_the_classes(tmp_path):
+    fill(tmp_path / "train", {"a": 2, "b": 2})
+    fill(tmp_path / "val", {"a": 1, "b": 1})
+    assert len(open_images(tmp_path, "trainval")) == 4
+    assert len(open_images(tmp_path, "test")) == 2
+    with pytest.raises(DataError, match="no split odd; it has train, val"):
+        open_images(tmp_path, "odd")
+
+
+def make_set(folder):
+    """Two photographs with a pixel pattern, three easy boxes and a difficult one."""
+    photos = []
+    for n in range(2):
+        values = np.arange(20 * 30 * 3, dtype=np.int64).reshape(20, 30, 3) + 7 * n
+        Image.fromarray((values % 251).astype(np.uint8)).save(folder / f"{n}.png")
+        boxes = np.array([[2.4, 3, 9.5, 12], [0, 0, 30, 20]], np.float32)
+        difficult = np.array([False, n == 1])
+        labels = Labels(boxes, np.array([n, 2]), difficult)
+        photos.append(Photograph(str(n), folder / f"{n}.png", 30, 20, labels))
+    return LabelledSet(folder, "train", ("a", "b", "c"), tuple(photos))
+
+
+def test_boxes_are_cut_out_of_their_photographs(tmp_path):
+    images = cut_boxes(make_set(tmp_path))
+    assert images.labels.tolist() == [0, 2, 1]
+    assert [piece.box for piece in images.pieces] == [
+        (2, 3, 10, 12),
+        (0, 0, 30, 20),
+        (2, 3, 10, 12),
+    ]
+    read = list(images.read())
+    first = read_photo(tmp_path / "0.png")
+    assert np.array_equal(read[0], first[3:12, 2:10])
+    assert np.array_equal(read[1], first)
+    assert np.array_equal(read[2], read_photo(tmp_path / "1.png")[3:12, 2:10])
+
+
+def test_a_damaged_file_is_an_error_of_each_of_its_images(tmp_path):
+    images = cut_boxes(make_set(tmp_path))
+    (tmp_path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    read = list(images.read())
+    assert [isinstance(one, DataError) for one in read] == [True, True, False]
+
+
+def test_held_out_images_are_of_other_files_and_all_classes(tmp_path):
+    fill(tmp_path, {"a": 40, "b": 20})
+    images = list_images(open_image_folder(tmp_path))
+    learn, held = hold_out(images, 0.1, seed=1)
+    assert np.bincount(held.labels).tolist() == [4, 2]
+    paths = [{p.path for p in one.pieces} for one in (images, learn, held)]
+    assert paths[0] == paths[1] | paths[2]
+    assert not {p.path for p in learn.pieces} & {p.path for p in held.pieces}
+    other = hold_out(images, 0.1, seed=2)[1]
+    assert {p.path for p in other.pieces} != {p.path for p in held.pieces}
+
+
+def test_objects_of_one_photograph_stay_together(small_set):
+    images = cut_boxes(small_set)
+    learn, held = hold_out(images, 0.3, seed=0)
+    assert len(learn) + len(held) == len(images)
+    assert not {p.path for p in learn.pieces} & {p.path for p in held.pieces}
+
+
+def test_labels_are_known_where_folders_are_named_as_classes(tmp_path):
+    fill(tmp_path / "named", {"a": 1, "b": 2})
+    fill(tmp_path / "other", {"x": 1, "y": 2})
+    named, has_labels = open_any_images(tmp_path / "named", "test", ("a", "b"))
+    assert has_labels
+    assert named.labels.tolist() == [0, 1, 1]
+    other, has_labels = open_any_images(tmp_path / "other", "test", ("a", "b"))
+    assert not has_labels
+    assert len(other) == 3
+    one, has_labels = open_any_images(tmp_path / "other" / "x" / "000.png", "test", ("a", "b"))
+    assert (len(one), has_labels) == (1, False)
