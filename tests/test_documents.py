@@ -49,6 +49,7 @@ SHORTER = {
     "train": f"--scales 120 {FEW}",
     "tables": "--scale 120 --scales 96,120 --max-windows 8 --rcnn-windows 8 --finetune 2 "
     "--fc-width 8 --images 1",
+    "pretrain": "--backbone small5 --sizes 48 --epochs 1 --fc-width 8 --batch 4",
     "benchmark": "--images 1 --rcnn-images 1 --windows 8 --scale 120 --scales 96,120",
 }
 RCNN, TUNED = " --max-windows 8", " --max-windows 8 --finetune 2"
@@ -64,7 +65,7 @@ def list_commands(text: str) -> list[str]:
 
 def list_examples() -> list[str]:
     """The examples of all commands' help, in an order in which each finds what it needs."""
-    first = ["train", "evaluate", "detect"]
+    first = ["train", "evaluate", "detect", "pretrain"]
     names = [*first, *(name for name in sorted(cli.app.commands) if name not in first)]
     epilogs = [cli.app.commands[name].epilog or "" for name in names]
     return [line.strip() for one in epilogs for line in one.splitlines() if "  spp-detect" in line]
@@ -83,6 +84,11 @@ def world(tmp_path_factory) -> Path:
         for path in [*voc.glob("JPEGImages/*"), *voc.glob("Annotations/*.xml")]:
             shutil.copy(path, root / name)
         rename_classes(root / name, changes)
+    for split in ("train", "val"):
+        for path in sorted(voc.glob("JPEGImages/*"))[:6]:
+            shape = root / "imagenet" / split / ("n01", "n02")[path.stem[-1] in "02468"]
+            shape.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, shape)
     (root / "photos").mkdir()
     for path in sorted(voc.glob("JPEGImages/*"))[:3]:
         shutil.copy(path, root / "photos")
@@ -178,7 +184,7 @@ def run_ours(patch: pytest.MonkeyPatch, words: list[str], models: Path) -> int:
     for word in {*words[1:]} - outs | resumed:
         if re.fullmatch(r"(runs|small)/\w+", word) and not Path(word).exists():
             shutil.copytree(models / ("fc7" if word in ("runs/fc7", "runs/one") else "pool5"), word)
-    if "--resume" in words and words[0] == "train":
+    if "--resume" in words and words[0] in ("train", "pretrain"):
         return call(patch, words)
     shorter = SHORTER.get(words[0], "")
     shorter += RCNN if "rcnn" in words else TUNED if "tuned-trunk" in words else ""

@@ -28,6 +28,7 @@ from spp_detect.backbones.base import Backbone, measure_grid
 from spp_detect.backbones.zf5 import WithinChannelNorm
 from spp_detect.config import ConfigError
 from spp_detect.features import Trunk
+from spp_detect.kernels.norm import normalise_with_torch
 
 # Centre of cell 0 and channels. Worked by hand: each layer adds ((k − 1)/2 − p) · stride so far.
 # zf5: (3-1)·1 + 1·2 + 2·4 + 1·8 + 0 = 20. alexnet: (5-2)·1 + 1·4 + 0·8 + 1·8 + 0 = 15.
@@ -218,6 +219,20 @@ def test_within_channel_norm_against_loops(shape, kind, tolerance):
 def test_within_channel_norm_has_a_gradient():
     maps = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(WithinChannelNorm(), 100 * maps)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("shape", [(2, 3, 6, 7), (1, 5, 1, 1), (1, 2, 1, 9), (1, 2, 8, 1)])
+def test_the_kernels_gradient_is_that_of_torch(shape, kind, tolerance):
+    random = np.random.default_rng(0)
+    maps = torch.from_numpy(random.normal(0, 300, shape)).to(kind)
+    given = torch.from_numpy(random.normal(0, 1, shape)).to(kind)
+    found, expected = (maps.to(one).requires_grad_() for one in (kind, torch.float64))
+    WithinChannelNorm()(found).backward(given)
+    normalise_with_torch(expected).backward(given.double())
+    assert found.grad.dtype == kind
+    difference = (found.grad.double() - expected.grad).abs().max()
+    assert float(difference) <= tolerance * float(expected.grad.abs().max())
 
 
 def test_within_channel_norm_hand_worked():
