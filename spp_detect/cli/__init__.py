@@ -25,7 +25,7 @@ USER_ERRORS = {
     "eval.detections": "EvalError",
     "proposals.settings": "ProposalError",
     "spp_detect.backbones.weights": "WeightsError",
-    "spp_detect.cluster.detecting": "ClusterError",
+    "spp_detect.cluster.nodes": "ClusterError",
     "spp_detect.cluster.places": "PlaceError",
     "spp_detect.config": "ConfigError",
     "spp_detect.export": "ExportError",

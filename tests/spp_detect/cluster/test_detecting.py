@@ -23,13 +23,8 @@ ray = pytest.importorskip("ray")
 from pyarrow import parquet  # noqa: E402
 
 from spp_detect.cluster import detecting  # noqa: E402
-from spp_detect.cluster.detecting import (  # noqa: E402
-    ClusterError,
-    Task,
-    check_versions,
-    detect_on_cluster,
-    join_cluster,
-)
+from spp_detect.cluster.detecting import Task, detect_on_cluster  # noqa: E402
+from spp_detect.cluster.nodes import ClusterError, check_versions, join_cluster  # noqa: E402
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
 from spp_detect.detector import make_proposal_settings  # noqa: E402
 from spp_detect.model_folder import read_description  # noqa: E402
