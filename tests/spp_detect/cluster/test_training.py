@@ -21,12 +21,13 @@ pytest.importorskip("ray")
 from data import DataError
 from spp_detect.cluster import workers as ray_workers
 from spp_detect.cluster.nodes import ClusterError
-from spp_detect.cluster.workers import join_workers
+from spp_detect.cluster.workers import RayWorkers, join_workers
 from spp_detect.workers import Workers
 
 PATIENCE = 300.0  # seconds
 COMMAND = (sys.executable, "-m", "spp_detect", "train")
 SETTINGS = (
+    *("--split", "val"),  # 6 photographs
     *("--backbone", "small5", "--weights", "none", "--scales", "160", "--max-windows", "60"),
     *("--set", "retrain_after=10", "--set", "norm_photographs=8"),
 )
