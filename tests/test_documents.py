@@ -200,7 +200,8 @@ def run_command(
 ) -> None:
     """Run one line of a document, or where it cannot be run here look at its options.
 
-    A cluster takes long to start: what was run on one, with another model, is not run again.
+    A cluster takes long to start: what was run on one, with another model, is not run again, and
+    who trains on one is tested in cluster/test_training.py.
     """
     if command.startswith(OF_THE_SHELL):
         return
@@ -212,7 +213,9 @@ def run_command(
         # Each machine is told which it is: else all would be the first.
         assert asked.standalone or ("--node-rank" in words and "--master-addr" in words)
         check_options(["spp-detect", *asked.training_script_args])
-    elif command.startswith(PARSED) or ("--ray" in words and tuple(words[3:]) in seen):
+    elif command.startswith(PARSED) or (
+        "--ray" in words and (words[1] == "train" or tuple(words[3:]) in seen)
+    ):
         check_options(words)
     elif words[0] == "spp-detect":
         seen.add(tuple(words[3:]))

@@ -27,7 +27,7 @@ USER_ERRORS = {
     "proposals.settings": "ProposalError",
     "spp_detect.backbones.weights": "WeightsError",
     "spp_detect.classification.network": "ClassifierError",
-    "spp_detect.cluster.detecting": "ClusterError",
+    "spp_detect.cluster.nodes": "ClusterError",
     "spp_detect.cluster.places": "PlaceError",
     "spp_detect.config": "ConfigError",
     "spp_detect.export": "ExportError",

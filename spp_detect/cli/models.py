@@ -19,6 +19,7 @@ from spp_detect.cli.options import (
     model_folder,
     model_folders,
     name_model,
+    needing_ray,
     path_type,
     ready_option,
     show_examples,
@@ -177,11 +178,9 @@ def _detect_on_cluster(
     resume: bool,
 ) -> int:
     """Detect by Ray, and say how all photographs ended: the exit status."""
-    try:
+    with needing_ray():
         from spp_detect.cluster.detecting import Task, detect_on_cluster
         from spp_detect.cluster.places import Place
-    except ImportError as error:
-        raise click.UsageError(f"--ray: {error}; expected `pip install spp-detect[ray]`") from error
     folder, out = map(Place.find, places)
     settings = detector.proposal_settings
     task = Task.describe(*parts, (folder, out), min_score, max_side, settings)

@@ -226,6 +226,15 @@ def name_model(folder: Path) -> str:
 
 
 @contextmanager
+def needing_ray() -> Iterator[None]:
+    """Refuse --ray where what it needs cannot be imported."""
+    try:
+        yield
+    except ImportError as error:
+        raise click.UsageError(f"--ray: {error}; expected `pip install spp-detect[ray]`") from error
+
+
+@contextmanager
 def telling_how_to_go_on(told: str) -> Iterator[None]:
     """End an interrupted command with one line, and the status that shells give to such."""
     try:

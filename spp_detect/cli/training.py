@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ from spp_detect.cli.options import (
     max_side_option,
     memory_option,
     model_folder,
+    needing_ray,
     path_type,
     preset_option,
     set_option,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:  # loaded by the commands themselves, so that help comes at on
     from spp_detect.training.assembly import RunOptions
     from spp_detect.training.feature_cache import Resources
     from spp_detect.training.team import Team
+    from spp_detect.workers import Workers
 
 ADDED = "added"  # folder of the stages of a class that is added
 
@@ -65,6 +69,13 @@ ADDED = "added"  # folder of the stages of a class that is added
     map_budget_option,
     memory_option,
     threads_option,
+    click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Train on the CPUs of a Ray cluster, HOST:PORT or auto, all but fine-tuning; local "
+        "starts one here. All machines must find DATA and --out at the same path. --threads and "
+        "--memory are each worker's; 1 thread if not given.",
+    ),
 )
 @option_group(
     "Data",
@@ -137,6 +148,7 @@ def train(
     max_side: int,
     changes: dict[str, Any],
     config: Path | None,
+    ray: str | None,
     **options: Any,
 ) -> None:
     """Train a detector on labelled photographs; stopped anywhere, it goes on with --resume.
@@ -145,6 +157,7 @@ def train(
     .yaml file; several are joined. Processes that torchrun starts fine-tune together.
     """
     from spp_detect.features import choose_device
+    from spp_detect.threads import set_threads
     from spp_detect.training.assembly import adopt_classifier, assemble_run, find_options
     from spp_detect.training.feature_cache import Resources
     from spp_detect.training.team import join_team
@@ -160,12 +173,18 @@ def train(
     if data:
         given["data"] = [str(one.absolute()) for one in data]
 
+    if ray is not None:
+        if device == "cuda":
+            raise click.UsageError("--device cuda: expected none with --ray")
+        device, out = "cpu", out.absolute()
+        if not is_given(context, "threads"):
+            set_threads(1)
     budgets = int(map_budget * 1e9), max_side, int(memory * 1e9)
     resources = Resources(choose_device(device), *budgets)
     with join_team(resources.device) as team:
         resources = replace(resources, device=team.device)
         if team.leads:
-            _train(out, given, resources, team, resume=resume, strict=strict)
+            _train(out, given, resources, team, ray, resume=resume, strict=strict)
             team.tell(True)  # that it is at its end
             return
         if team.hear():  # once the first process fine-tunes
@@ -181,6 +200,7 @@ def _train(
     given: dict[str, Any],
     resources: Resources,
     team: Team,
+    ray: str | None,
     *,
     resume: bool,
     strict: bool,
@@ -199,18 +219,37 @@ def _train(
     if not asked.data:
         raise click.UsageError("no DATA to train on: expected at least one labelled set")
     dataset, held_out = _open_training_set(out, asked, resources.max_side, strict=strict)
-    run = assemble_run(out, dataset, asked, resources, team)
     if (out / "metrics.json").is_file():
-        run.begin()  # refuses another set or other constants than it was trained with
+        # Refuses another set or other constants than it was trained with.
+        assemble_run(out, dataset, asked, resources, team).begin()
         team.tell(False)
         print(f"{out}: trained already")
         return
-    with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
-        run.begin()  # refuses what does not go on with an earlier start, before anything is written
-        if held_out is not None:
-            save_split(held_out, out)
-        run.train()
+    with _find_workers(ray) as workers:
+        run = assemble_run(out, dataset, asked, resources, team, workers)
+        with telling_how_to_go_on(f"go on with --out {out} --resume"), lock_folder(out):
+            run.begin()  # refuses what does not go on with an earlier start, before it writes
+            if held_out is not None:
+                save_split(held_out, out)
+            of_each_folder = {one.path.parent: one.path for one in dataset}
+            workers.check_files([out / "run.json", *of_each_folder.values()])
+            run.train()
     print(f"{out}: trained on {len(dataset)} photographs")
+
+
+@contextmanager
+def _find_workers(ray: str | None) -> Iterator[Workers]:
+    """Join a Ray cluster where there is an address of one; else this process works alone."""
+    from spp_detect.threads import get_threads
+    from spp_detect.workers import Workers
+
+    if ray is None:
+        yield Workers()
+        return
+    with needing_ray():
+        from spp_detect.cluster.workers import join_workers
+    with join_workers(ray, get_threads()) as workers:
+        yield workers
 
 
 def _open_training_set(

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
-import re
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,17 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data import DataError, read_photo
 from data.folder import is_photograph
 from proposals import ProposalError, ProposalSettings, propose
+from spp_detect.cluster.nodes import (
+    MOST_DEATHS,
+    ClusterError,
+    check_versions,
+    join_cluster,
+    shorten,
+)
 from spp_detect.cluster.places import MissingFileError, Place, PlaceError
 from spp_detect.cluster.shards import Account, Manifest, Shard, ShardResults, cut_shards
 from spp_detect.detector import PhotoDetector
@@ -32,23 +35,15 @@ from spp_detect.progress import track
 from spp_detect.provenance import find_version
 from spp_detect.report.exports import round_box, write_line
 from spp_detect.report.names import make_readable
-from spp_detect.threads import count_cores, set_threads
+from spp_detect.threads import set_threads
 
 logger = logging.getLogger(__name__)
 
-LOCAL = "local"  # the address that starts a cluster of this machine alone
 SHARD_PHOTOGRAPHS = 32
 MOST_BLOCKS = 1000  # of Ray's: a shard each where they are fewer
-RAYS_OWN = ("RayTaskError", "UserCodeException")  # errors that have a worker's inside
-MOST_DEATHS = 3  # of an actor: a photograph may be what kills it
-ANSWER_SECONDS = 60.0  # in which a node tells its version
 
 Photo = NDArray[np.uint8]
 Windows = NDArray[np.float32]
-
-
-class ClusterError(RuntimeError):
-    """A cluster that cannot be used, or work on it that failed; one line says why."""
 
 
 @dataclass(frozen=True)
@@ -211,79 +206,6 @@ def _lies_in(inner: Place, outer: Place) -> bool:
     return inner.system == outer.system and inner.root.startswith(f"{outer.root}/")
 
 
-@contextmanager
-def join_cluster(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one of this machine's cores, until the work is done."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address == LOCAL:
-            cores = {"num_cpus": count_cores(), "include_dashboard": False}
-            ray.init(address="local", **cores, **quiet)
-        else:
-            _knock(address)
-            ray.init(address=address, **quiet)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise ClusterError(
-            f"--ray {address}: no cluster answers there ({told}); expected HOST:PORT of "
-            f"`ray start --head`, auto, or {LOCAL}"
-        ) from error
-    try:
-        _set_up_ray_data()
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Ask whether anything listens at HOST:PORT, where Ray itself would ask for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-
-
-def _set_up_ray_data() -> None:
-    context = ray.data.DataContext.get_current()
-    # Ray does not restart an actor that dies before it has begun; the pool may start others. Older
-    # versions do not count such deaths.
-    if hasattr(context, "max_consecutive_actor_init_deaths"):
-        context.max_consecutive_actor_init_deaths = MOST_DEATHS
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def check_versions(wanted: str | None) -> None:
-    """Ask every node for its version of the package; ClusterError for one that has another."""
-
-    def tell_version() -> str | None:  # not sent by its module's name: a worker may lack that
-        from importlib.metadata import PackageNotFoundError, version
-
-        import spp_detect  # noqa: F401
-
-        try:
-            return version("spp-detect")
-        except PackageNotFoundError:
-            return None
-
-    ask = ray.remote(num_cpus=0, max_retries=0)(tell_version)
-    asked = {}
-    for node in ray.nodes():
-        if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[node["NodeManagerAddress"]] = ask.options(scheduling_strategy=there).remote()
-    for name, answer in asked.items():
-        try:
-            found = ray.get(answer, timeout=ANSWER_SECONDS)
-        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
-            logger.warning("worker %s: is no longer there", name)
-            continue
-        except Exception as error:  # of Ray's many kinds
-            told = f"spp-detect cannot be used there ({_shorten(error)})"
-            raise ClusterError(f"worker {name}: {told}") from error
-        if found != wanted:
-            raise ClusterError(f"worker {name}: has spp-detect {found}; expected {wanted}, as here")
-
-
 def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
     """Do the shards on all nodes, and tell of each that is done how many photographs it has.
 
@@ -297,6 +219,7 @@ def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
     """
     if not shards:
         return
+    _set_up_ray_data()
     rows = [{"shard": one.name, "photographs": list(one.photographs)} for one in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
     sent = ray.put(task)
@@ -313,15 +236,17 @@ def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
             yield int(row["photographs"])
     except Exception as error:  # of Ray's many kinds
         kept = f"what is done is in {task.out.text}, go on with --resume"
-        raise ClusterError(f"a shard failed: {_shorten(error)}; {kept}") from error
+        raise ClusterError(f"a shard failed: {shorten(error)}; {kept}") from error
 
 
-def _shorten(error: BaseException) -> str:
-    """Find the worker's own error in Ray's, which has tracebacks before it and advice after."""
-    named = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.M)
-    own = [one for one in named if not one.startswith(RAYS_OWN)]
-    lines = own or str(error).strip().splitlines() or [type(error).__name__]
-    return str(lines[-1])
+def _set_up_ray_data() -> None:
+    context = ray.data.DataContext.get_current()
+    # Ray does not restart an actor that dies before it has begun; the pool may start others. Older
+    # versions do not count such deaths.
+    if hasattr(context, "max_consecutive_actor_init_deaths"):
+        context.max_consecutive_actor_init_deaths = MOST_DEATHS
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 class ProposeInShard:

@@ -25,6 +25,7 @@ from spp_detect.training.feature_cache import Resources
 from spp_detect.training.run import TrainingRun
 from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.team import Team
+from spp_detect.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,9 @@ def assemble_run(
     options: RunOptions,
     resources: Resources,
     team: Team | None = None,
+    workers: Workers | None = None,
 ) -> TrainingRun:
-    """Make a run: its configuration, its trunk with weights, its windows, who helps.
+    """Make a run: its configuration, its trunk with weights, its windows, who helps and who works.
 
     Raises
     ------
@@ -152,4 +154,5 @@ def assemble_run(
         fc_weights=fc_weights,
         options=vars(options) | {"weights_name": name},
         team=team,
+        workers=workers,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from spp_detect.rcnn import RcnnExtractor, WarpSource
 from spp_detect.spp import Maps, PhotoMaps, SppExtractor
 from spp_detect.training.stage import Stage
 from spp_detect.training.windows import Rows, WindowTable
+from spp_detect.workers import Workers
 
 MIRRORED = "-mirrored.npy"  # how the names of mirror images' files end
 
@@ -76,9 +77,12 @@ class FeatureCache(ABC, Generic[ExtractorType]):
     ----------
     mirrors : bool
         Whether mirror images cost no more than the photographs do.
+    used : int
+        Bytes of all files.
     """
 
     mirrors: bool
+    used: int
 
     def __init__(
         self,
@@ -118,20 +122,36 @@ class FeatureCache(ABC, Generic[ExtractorType]):
     def has(self, index: int, *, mirrored: bool = False) -> bool:
         """Whether all that `prepare` would write stands; may be asked in any thread."""
 
-    def fill(self, *, mirrored: bool = False) -> None:
+    def fill(self, workers: Workers | None = None, *, mirrored: bool = False) -> None:
         """Prepare all photographs until the budget is full, their mirror images if asked for.
 
-        The next photographs are read in threads meanwhile.
+        Several workers, none of which knows what the others write, may go beyond it by what they
+        have in hand.
         """
-        flips = (False, True)[: 1 + mirrored]
         numbers = range(len(self.dataset))
+        prepare = partial(self._prepare_some, (False, True)[: 1 + mirrored])
+        prepared = (workers or Workers()).map(prepare, numbers)
+        used = self.used
+        for grown, full in track(prepared, "maps", len(numbers)):
+            used += grown
+            self.used = used
+            if full or used > self.budget:
+                self.full = True
+                break
+
+    def _prepare_some(
+        self, flips: tuple[bool, ...], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, bool]]:
+        """Prepare photographs, the next ones read in threads: bytes written, whether it is full."""
         photos = work_ahead(partial(self._read_missing, flips), numbers)
-        for i, photo in enumerate(track(photos, "maps", len(numbers))):
+        for i, photo in zip(numbers, photos, strict=True):
             self._ahead = i, photo
+            before = self.used
             for flip in flips:
                 if not self.full:
                     self.prepare(i, mirrored=flip)
-        self._ahead = -1, None
+            self._ahead = -1, None
+            yield self.used - before, self.full
 
     def remove_mirrored(self) -> None:
         """Remove what was kept of mirror images, to make room."""
@@ -349,20 +369,23 @@ class FillCache(Stage[None]):
     ----------
     cache : FeatureCache
         It knows which files stand.
+    workers : Workers, optional
+        Who computes, some photographs each.
     """
 
     name = "maps"
 
-    def __init__(self, cache: FeatureCache) -> None:
+    def __init__(self, cache: FeatureCache, workers: Workers | None = None) -> None:
         self.cache = cache
+        self.workers = workers
 
     def run(self) -> None:
         """Fill the cache."""
-        self.cache.fill()
+        self.cache.fill(self.workers)
         if self.cache.full:
             # Those of mirror images, from the fine-tuning, are read once more, these often.
             self.cache.remove_mirrored()
-            self.cache.fill()
+            self.cache.fill(self.workers)
 
     def load(self) -> None:
         """Leave the maps where they lie."""

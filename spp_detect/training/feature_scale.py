@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.stage import Stage
+from spp_detect.training.windows import Rows
+from spp_detect.workers import Workers
 
 
 class FeatureScales(NamedTuple):
@@ -47,6 +50,8 @@ class MeasureScales(Stage[FeatureScales]):
         Between pooled features and SVMs.
     config : RunConfig
         The constants.
+    workers : Workers, optional
+        Who measures, some photographs each.
     """
 
     name = "feature scale"
@@ -58,31 +63,19 @@ class MeasureScales(Stage[FeatureScales]):
         cache: FeatureCache,
         fc: FcLayers | None,
         config: RunConfig,
+        workers: Workers | None = None,
     ) -> None:
         self.leaves = (work / "feature_scale.json",)
         self.photographs = photographs
         self.cache = cache
         self.fc = fc
         self.config = config
+        self.workers = workers or Workers()
 
     def run(self) -> None:
         """Measure the norms."""
-        training = self.config.training
-        random = np.random.default_rng(self.config.model.seed)
-        norms = []
-        for i in track(self.photographs[: training.norm_photographs], self.name):
-            rows = self.cache.table.find_proposals(i)
-            sample = rows[random.permutation(len(rows))[: training.norm_windows]]
-            if not len(sample):
-                continue
-            pooled = self.cache.pool(i, sample)
-            described = apply_fc(self.fc, pooled.features, self.config.model.precision)
-            norms.append(
-                [
-                    features.float().norm(dim=1)[pooled.inverse].mean().item()
-                    for features in (pooled.features, described)
-                ]
-            )
+        samples = self._draw()
+        norms = list(track(self.workers.map(self._measure, samples), self.name, len(samples)))
         if not norms:
             raise TrainingError("no photograph has a window; expected some, by whatever method")
         if not np.mean(norms, axis=0).all():
@@ -90,10 +83,31 @@ class MeasureScales(Stage[FeatureScales]):
                 "features of all windows are zero; expected some above: give fine-tuning lower "
                 "rates, or other weights"
             )
-        pooled_scale, svm_scale = (training.feature_norm / np.mean(norms, axis=0)).tolist()
+        norm = self.config.training.feature_norm
+        pooled_scale, svm_scale = (norm / np.mean(norms, axis=0)).tolist()
         write_json(self.leaves[0], {"pooled": pooled_scale, "svm": svm_scale})
 
     def load(self) -> FeatureScales:
         """Read the factors."""
         scales = json.loads(self.leaves[0].read_text(encoding="utf-8"))
         return FeatureScales(float(scales["pooled"]), float(scales["svm"]))
+
+    def _draw(self) -> list[tuple[int, Rows]]:
+        """Draw windows of photographs that have any: index and rows."""
+        training = self.config.training
+        random = np.random.default_rng(self.config.model.seed)
+        samples = []
+        for i in self.photographs[: training.norm_photographs]:
+            rows = self.cache.table.find_proposals(i)
+            samples.append((i, rows[random.permutation(len(rows))[: training.norm_windows]]))
+        return [(i, rows) for i, rows in samples if len(rows)]
+
+    def _measure(self, samples: Sequence[tuple[int, Rows]]) -> Iterator[list[float]]:
+        """Measure mean norms of pooled features, and of what the SVMs take."""
+        for i, rows in samples:
+            pooled = self.cache.pool(i, rows)
+            described = apply_fc(self.fc, pooled.features, self.config.model.precision)
+            yield [
+                features.float().norm(dim=1)[pooled.inverse].mean().item()
+                for features in (pooled.features, described)
+            ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import select_regression_pairs
+from spp_detect.workers import Workers
 
 Regressors = tuple[torch.Tensor, torch.Tensor]  # weights (C, D, 4) and intercepts (C, 4)
 
@@ -35,6 +37,8 @@ class FitRegression(Stage[Regressors]):
         The constants.
     scale : float
         Factor on pooled features.
+    workers : Workers, optional
+        Who fits, a class at a time.
     """
 
     name = "box regression"
@@ -46,6 +50,7 @@ class FitRegression(Stage[Regressors]):
         cache: FeatureCache,
         config: RunConfig,
         scale: float,
+        workers: Workers | None = None,
     ) -> None:
         classes = range(len(dataset.classes))
         self.leaves = tuple(work / f"regression-{c:03d}.safetensors" for c in classes)
@@ -53,19 +58,25 @@ class FitRegression(Stage[Regressors]):
         self.cache = cache
         self.config = config
         self.scale = scale
+        self.workers = workers or Workers()
 
     def run(self) -> None:
         """Fit the classes that an interrupted run has not fitted."""
-        for c, path in enumerate(track(self.leaves, self.name)):
-            if not path.is_file():
-                coef, intercept = self._fit_class(c)
-                write_tensors(path, {"coef": coef, "intercept": intercept})
+        missing = [c for c, path in enumerate(self.leaves) if not path.is_file()]
+        for _ in track(self.workers.map(self._fit, missing), self.name, len(missing)):
+            pass
 
     def load(self) -> Regressors:
         """Read the regressors."""
         tensors = [load_file(path) for path in self.leaves]
         coefs, intercepts = ([one[name] for one in tensors] for name in ("coef", "intercept"))
         return torch.stack(coefs), torch.stack(intercepts)
+
+    def _fit(self, classes: Sequence[int]) -> Iterator[int]:
+        for c in classes:
+            coef, intercept = self._fit_class(c)
+            write_tensors(self.leaves[c], {"coef": coef, "intercept": intercept})
+            yield c
 
     def _fit_class(self, c: int) -> Regressors:
         training = self.config.training

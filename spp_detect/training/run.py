@@ -73,6 +73,7 @@ from spp_detect.training.tuned_trunks import (
     TunedTrunk,
 )
 from spp_detect.training.windows import Proposals, WindowTable
+from spp_detect.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ class TrainingRun:
         What the run was asked for, kept for whoever goes on with it.
     team : Team, optional
         The processes that fine-tune together; the first trains, the others help.
+    workers : Workers, optional
+        Who does what falls into photographs or classes; this process alone if not given.
     """
 
     def __init__(
@@ -138,10 +141,12 @@ class TrainingRun:
         shared: SharedFiles | None = None,
         options: dict[str, Any] | None = None,
         team: Team | None = None,
+        workers: Workers | None = None,
     ) -> None:
         check_positives(dataset)
         self.team = team or Team(device=resources.device)
         check_team(config.training, self.team)
+        self.workers = workers or Workers()
         # A wrong layer is told before anything starts.
         self.stem, self.tail = split_backbone(backbone, config.training.train_from)
         self.folder = folder
@@ -190,11 +195,12 @@ class TrainingRun:
 
     def _train_heads(self, cache: FeatureCache, *, calibrate: bool = True) -> Heads:
         """Do the stages of SVMs, ridge regression and, if asked for, calibration."""
-        self._do(FillCache(cache))
+        self._do(FillCache(cache, self.workers))
         fc = self._cut_fc()
         work, config = self.work, self.config
         held_out = self._hold_out() if calibrate else []
-        scales = self._do(MeasureScales(work, self.order, cache, fc, config))
+        workers = self.workers
+        scales = self._do(MeasureScales(work, self.order, cache, fc, config, workers))
         svms = self._do(
             TrainSvms(
                 work,
@@ -207,9 +213,11 @@ class TrainingRun:
                 held_out=held_out,
                 keep_mirrored=self.shared.maps is not None,
                 memory=self.resources.memory,
+                workers=workers,
             )
         )
-        regression = self._do(FitRegression(work, self.dataset, cache, config, scales.pooled))
+        given = cache, config, scales.pooled, workers
+        regression = self._do(FitRegression(work, self.dataset, *given))
         if held_out:
 
             def make_detector() -> Detector:
@@ -285,6 +293,7 @@ class TrainingRun:
             self._find_source(),
             self.resources.max_side,
             difficult=self.config.training.difficult_negatives,
+            workers=self.workers,
         )
 
     def open_cache(self, table: WindowTable) -> FeatureCache:

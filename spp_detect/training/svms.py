@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,21 @@ from spp_detect.progress import track
 from spp_detect.threads import get_threads
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.negatives import NegativesFile
-from spp_detect.training.positives import PositivesFile
+from spp_detect.training.positives import Halves, PositivesFile
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
 from spp_detect.training.windows import Rows, make_keys, photographs_of, split_keys
+from spp_detect.workers import Workers
 from svm import HardNegativeMiner, LinearSvm, MinerState, SomeRows, Table
 
 APART = "svms_apart.safetensors"  # those that were trained without some photographs
 CHECKPOINT_EVERY = 100  # photographs between two saved states of the mining
 MOST_SIDE_BY_SIDE = 4  # classes trained at once: each holds about 0.5 GB of examples on VOC
 
+PART = "mining-{}-of-{}"  # folder of a part of the classes, where several workers mine
+
 Svms = tuple[torch.Tensor, torch.Tensor]  # weights (C, F) and intercepts (C,)
+Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]  # the same of some classes
 
 
 class TrainSvms(Stage[Svms]):
@@ -56,6 +62,9 @@ class TrainSvms(Stage[Svms]):
         Whether maps of mirror images are written, for other runs to use.
     memory : int, optional
         Bytes of examples that SVMs are trained on at once; of more a part lies in `work`.
+    workers : Workers, optional
+        Who works: some photographs each while positives are pooled, then some classes each, of
+        which each mines all photographs.
     """
 
     name = "svms"
@@ -73,6 +82,7 @@ class TrainSvms(Stage[Svms]):
         held_out: Sequence[int] = (),
         keep_mirrored: bool = False,
         memory: int | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.apart = work / APART
         self.leaves = (work / "svms.safetensors", *((self.apart,) if held_out else ()))
@@ -89,23 +99,31 @@ class TrainSvms(Stage[Svms]):
         self.config = config
         self.scale = scale
         self.keep_mirrored = keep_mirrored
-        self.memory, self.scratch = memory, work
+        self.memory, self.work = memory, work
+        self.workers = workers or Workers()
+        self.own = np.ones(len(dataset.classes), bool)  # the classes that are mined for
 
     def run(self) -> None:
         """Pool the positives, mine the photographs, both from where an interrupted run stands."""
-        miner = self._mine()
-        if self.held_out:
-            _write(self.apart, *self._train_apart(miner))
-        _write(self.leaves[0], miner.coef, miner.intercept)
+        self.pool_positives()
+        count = self._count_parts()
+        parts = [(number, count) for number in range(count)]
+        trained = self.workers.map(self._train_parts, parts)
+        if count > 1:  # else progress is told by photographs
+            trained = track(trained, "hard negatives", count)
+        for path, pieces in zip(self.leaves, zip(*trained, strict=True), strict=True):
+            _write(path, *_join(pieces))
 
     def load(self) -> Svms:
         """Read the SVMs; what was only needed to train them goes."""
         self.positives.unlink(missing_ok=True)
         self.negatives.remove()
+        for folder in self.work.glob(PART.format("*", "*")):
+            shutil.rmtree(folder, ignore_errors=True)
         tensors = load_file(self.leaves[0])
         return tensors["coef"], tensors["intercept"]
 
-    def pool_positives(self) -> list[NDArray[np.float16]]:
+    def pool_positives(self) -> list[Halves]:
         """Pool the boxes of each class that are not difficult: per class float16 (P, F).
 
         Mirrored, they are so many positives more, for one more pass of the convolutions. They lie
@@ -118,7 +136,9 @@ class TrainSvms(Stage[Svms]):
         file = PositivesFile(self.positives, counts.tolist(), length)
         rows = file.read()
         if rows is None:
-            file.write(self._pool_all_boxes())
+            numbers = range(len(self.dataset))
+            pooled = track(self.workers.map(self._pool_each, numbers), "positives", len(numbers))
+            file.write(piece for pieces in pooled for piece in pieces)
             rows = file.read()
             assert rows is not None
         return rows
@@ -131,14 +151,40 @@ class TrainSvms(Stage[Svms]):
             torch.from_numpy(out[start : start + len(rows)]).copy_(described.half())
             start += len(rows)
 
-    def _train_apart(
-        self, miner: HardNegativeMiner
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _count_parts(self) -> int:
+        """Into how many parts classes are divided: as an earlier start did, if it mined."""
+        if self.workers.count == 1:
+            return 1
+        begun = self.work.glob(PART.format("*", "*"))
+        counts = [int(folder.name.rpartition("-")[2]) for folder in begun]
+        return max(counts, default=min(self.workers.count, len(self.dataset.classes)))
+
+    def _train_parts(self, parts: Sequence[tuple[int, int]]) -> Iterator[list[Arrays]]:
+        """Train parts of the classes, number and count: for each file its rows of each part."""
+        for number, count in parts:
+            part = self._take_part(number, count) if count > 1 else self
+            miner = part._mine()
+            svms = [(miner.coef, miner.intercept)]
+            if self.held_out:
+                svms.append(part._train_apart(miner))
+            yield [(coef[part.own], intercept[part.own]) for coef, intercept in svms]
+
+    def _take_part(self, number: int, count: int) -> TrainSvms:
+        """Make of the stage that of every so many-th class only, with files of its own."""
+        folder = self.work / PART.format(number, count)
+        folder.mkdir(exist_ok=True)
+        part = copy(self)
+        part.own = np.arange(len(self.own)) % count == number
+        part.checkpoint = folder / self.checkpoint.name
+        part.negatives = NegativesFile(folder, self.negatives.length)
+        return part
+
+    def _train_apart(self, miner: HardNegativeMiner) -> Arrays:
         """Train SVMs without what was taken from the photographs that are held out.
 
         A class of which nothing else is left keeps its own: weights (C, F), intercepts (C,).
         """
-        classes = range(len(self.dataset.classes))
+        classes = np.flatnonzero(self.own).tolist()
         kept = [~np.isin(owners, self.held_out) for owners in self._find_owners()]
         state = miner.state()
         held = np.split(state.keys, np.cumsum(state.counts)[:-1])
@@ -171,6 +217,8 @@ class TrainSvms(Stage[Svms]):
     def _mine(self) -> HardNegativeMiner:
         """Mine all photographs."""
         miner = self._make_miner()
+        # Of the other classes nothing is negative: their weights stay 0.
+        miner.restore(miner.state()._replace(trained=~self.own))
         start = self._restore(miner)
         for step in track(range(start, len(self.photographs)), "hard negatives"):
             self._mine_photograph(miner, self.photographs[step])
@@ -188,37 +236,42 @@ class TrainSvms(Stage[Svms]):
             training.svm_tolerance,
             self.config.model.seed,
         )
+        if positives is None:
+            positives = self.pool_positives()
+        side_by_side = min(get_threads(), MOST_SIDE_BY_SIDE, len(self.own))
+        # A class's share is one of these, however few classes this miner has.
+        memory = self.memory and self.memory * min(side_by_side, len(positives)) // side_by_side
         return HardNegativeMiner(
-            self.pool_positives() if positives is None else positives,
+            positives,
             self.fetch,
             svm,
             self.scale,
             training.hard_score,
             training.evict_score,
             training.retrain_after,
-            min(get_threads(), MOST_SIDE_BY_SIDE),
-            self.memory,
-            self.scratch,
+            side_by_side,
+            memory,
+            self.work,
         )
 
-    def _pool_all_boxes(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Pool photograph after photograph's true boxes, class by class."""
-        for i, photograph in enumerate(track(self.dataset, "positives", len(self.dataset))):
-            easy = photograph.labels.easy
-            if not len(easy):
-                continue
-            for mirrored in (False, True)[: 1 + self.config.training.mirror_positives]:
+    def _pool_each(self, numbers: Sequence[int]) -> Iterator[list[tuple[int, Halves]]]:
+        """Pool the true boxes of each photograph, class by class."""
+        flips = (False, True)[: 1 + self.config.training.mirror_positives]
+        for i in numbers:
+            classes = self.dataset.photographs[i].labels.easy.classes
+            pieces = []
+            for mirrored in flips if len(classes) else ():
                 features = self._pool_boxes(i, mirrored)
-                for c in np.unique(easy.classes).tolist():
-                    yield c, features[easy.classes == c]
+                pieces += [(c, features[classes == c]) for c in np.unique(classes).tolist()]
+            yield pieces
 
-    def _pool_boxes(self, index: int, mirrored: bool) -> NDArray[np.float16]:
+    def _pool_boxes(self, index: int, mirrored: bool) -> Halves:
         """Features of a photograph's true boxes, rounded: float16 (n, F)."""
         keep = self.keep_mirrored or not mirrored
         rows = self.cache.table.find_boxes(index)
         pooled = self.cache.pool(index, rows, mirrored=mirrored, keep=keep)
         described = self._apply_fc(pooled.features)[pooled.inverse]
-        features: NDArray[np.float16] = described.half().cpu().numpy()
+        features: Halves = described.half().cpu().numpy()
         return features
 
     def _mine_photograph(self, miner: HardNegativeMiner, index: int) -> None:
@@ -232,6 +285,7 @@ class TrainSvms(Stage[Svms]):
             self.config.training.negative_iou,
             self.config.training.negative_overlap,
         )
+        negative &= self.own
         distinct = rows[pooled.first]
         keys = make_keys(index, distinct)
         if not self.cache.has(index):
@@ -277,6 +331,16 @@ class TrainSvms(Stage[Svms]):
             tensors | {name: torch.tensor(number) for name, number in numbers.items()},
         )
         self.negatives.remove_old()
+
+
+def _join(parts: Sequence[Arrays]) -> Arrays:
+    """Join weights and intercepts of parts, of which each has every so many-th class."""
+    count, classes = len(parts), sum(len(coef) for coef, _ in parts)
+    coef = np.empty((classes, parts[0][0].shape[1]), np.float32)
+    intercept = np.empty(classes, np.float32)
+    for number, (own, own_intercept) in enumerate(parts):
+        coef[number::count], intercept[number::count] = own, own_intercept
+    return coef, intercept
 
 
 def _write(path: Path, coef: NDArray[np.float32], intercept: NDArray[np.float32]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from spp_detect.prefetch import WindowSource, prepare_photos
 from spp_detect.progress import track
 from spp_detect.projection import unique_rows
 from spp_detect.training.stage import Stage
+from spp_detect.workers import Workers
 
 ROW_BITS = 24  # a window's key is its photograph's number and, in these bits, its row
 
@@ -98,6 +100,37 @@ class WindowTable:
         return _hash([self._join(index)])
 
 
+class StoredWindows(Sequence[Windows]):
+    """All photographs' proposals in one file, which is mapped into memory where it is used.
+
+    Sent to another process it goes by its path.
+
+    Parameters
+    ----------
+    path : Path
+        Float32 values, four a window, without a header.
+    counts : int64 (N,)
+        How many windows each photograph has.
+    """
+
+    def __init__(self, path: Path, counts: NDArray[np.int64]) -> None:
+        self.path = path
+        self.counts = counts
+        windows = np.zeros((0, 4), np.float32)
+        if counts.sum():
+            windows = np.memmap(path, "<f4", "r", shape=(int(counts.sum()), 4))
+        self._windows = np.split(windows, np.cumsum(counts)[:-1])
+
+    def __reduce__(self) -> tuple[type[StoredWindows], tuple[Path, NDArray[np.int64]]]:
+        return StoredWindows, (self.path, self.counts)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._windows[index]
+
+
 def make_keys(index: int, rows: Rows) -> Rows:
     """Number windows so that no two of a set have the same key."""
     return (np.int64(index) << ROW_BITS) + rows
@@ -133,6 +166,8 @@ class Proposals(Stage[WindowTable]):
         Largest side of a photograph in pixels.
     difficult : bool
         Whether the table has difficult boxes.
+    workers : Workers, optional
+        Who proposes, some photographs each.
     """
 
     name = "proposals"
@@ -145,34 +180,37 @@ class Proposals(Stage[WindowTable]):
         max_side: int,
         *,
         difficult: bool = False,
+        workers: Workers | None = None,
     ) -> None:
         self.leaves = (work / "windows.bin", work / "window_counts.npy")
         self.dataset = dataset
         self.source = source
         self.max_side = max_side
         self.difficult = difficult
+        self.workers = workers or Workers()
 
     def run(self) -> None:
         """Propose windows in every photograph."""
         paths = [photograph.path for photograph in self.dataset]
-        prepared = prepare_photos(paths, self.source, self.max_side)
+        proposed = self.workers.map(self._propose, paths)
         counts = []
         with replace_file(self.leaves[0]) as temporary, temporary.open("wb") as file:
-            for _, one in track(prepared, "proposals", len(paths)):
-                if isinstance(one, Exception):
-                    raise one
-                file.write(np.ascontiguousarray(one[1], "<f4").tobytes())
-                counts.append(len(one[1]))
+            for windows in track(proposed, "proposals", len(paths)):
+                file.write(np.ascontiguousarray(windows, "<f4").tobytes())
+                counts.append(len(windows))
         write_array(self.leaves[1], np.array(counts, np.int64))
 
     def load(self) -> WindowTable:
         """Map the table into memory."""
         counts = np.load(self.leaves[1], allow_pickle=False)
-        windows = np.zeros((0, 4), np.float32)
-        if counts.sum():
-            windows = np.memmap(self.leaves[0], "<f4", "r", shape=(int(counts.sum()), 4))
-        proposals = np.split(windows, np.cumsum(counts)[:-1])
+        proposals = StoredWindows(self.leaves[0], counts)
         return WindowTable(self.dataset, proposals, difficult=self.difficult)
+
+    def _propose(self, paths: Sequence[Path]) -> Iterator[Windows]:
+        for _, one in prepare_photos(paths, self.source, self.max_side):
+            if isinstance(one, Exception):
+                raise one
+            yield one[1]
 
 
 def _hash(arrays: Iterable[Windows]) -> str:

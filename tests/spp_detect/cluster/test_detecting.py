@@ -7,13 +7,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -23,13 +21,8 @@ ray = pytest.importorskip("ray")
 from pyarrow import parquet  # noqa: E402
 
 from spp_detect.cluster import detecting  # noqa: E402
-from spp_detect.cluster.detecting import (  # noqa: E402
-    ClusterError,
-    Task,
-    check_versions,
-    detect_on_cluster,
-    join_cluster,
-)
+from spp_detect.cluster.detecting import Task, detect_on_cluster  # noqa: E402
+from spp_detect.cluster.nodes import ClusterError, check_versions, join_cluster  # noqa: E402
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
 from spp_detect.detector import make_proposal_settings  # noqa: E402
 from spp_detect.model_folder import read_description  # noqa: E402
@@ -37,114 +30,27 @@ from spp_detect.provenance import find_version  # noqa: E402
 
 PHOTOGRAPHS = 24
 FEW = 2  # photographs of a shard here
-PATIENCE = 120.0  # seconds
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
 
-def find_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def start(*words):
-    """Start a process in a group of its own, whose children go with it."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([str(word) for word in words], start_new_session=True, **quiet)
-
-
-def find_descendants(pid):
-    """Processes below one: those of Ray are in groups of their own."""
-    children = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
-    found = children.get(pid, [])
-    for one in found:
-        found += children.get(one, [])
-    return found
-
-
-def stop(process):
-    """Kill a process and all below it."""
-    for pid in [process.pid, *find_descendants(process.pid)]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_for(happened, what):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if happened():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{what}: not within {PATIENCE:.0f} seconds")
-
-
-def answers(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory):
+def s3(processes):
     """A server of S3 on the loopback; the variables that let everything find it."""
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
-    port = find_port()
-    server = start(sys.executable, "-m", "moto.server", "-p", port)
-    wait_for(lambda: answers(port), "moto")
+    port = processes.find_port()
+    server = processes.start(sys.executable, "-m", "moto.server", "-p", port)
+    processes.wait_for(lambda: processes.answers(port), "moto")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
             patch.setenv(name, value)
         yield
-    stop(server)
-
-
-class Cluster:
-    """A head and nodes of one core each, by `ray start`."""
-
-    def __init__(self, folder):
-        self.command = Path(sys.executable).with_name("ray")
-        self.port = find_port()
-        self.address = f"127.0.0.1:{self.port}"
-        core = ("--num-cpus=1", "--object-store-memory=200000000", "--block")
-        self.head = start(
-            *(self.command, "start", "--head", f"--port={self.port}", f"--temp-dir={folder}"),
-            *("--include-dashboard=false", *core),
-        )
-        wait_for(lambda: answers(self.port), "the head")
-        self.core = core
-        self.nodes = []
-
-    def add_node(self):
-        self.nodes.append(start(self.command, "start", f"--address={self.address}", *self.core))
-        self.wait_for_nodes()
-
-    def remove_node(self):
-        stop(self.nodes.pop())
-
-    def wait_for_nodes(self):
-        """Wait until Ray knows who is there: of a node that died it hears late."""
-        count = len(self.nodes) + 1
-        with join_cluster(self.address):
-            wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) == count, "the nodes")
-
-    def stop(self):
-        for process in (*self.nodes, self.head):
-            stop(process)
+    processes.stop(server)
 
 
 @pytest.fixture(scope="module")
-def cluster(s3):
-    folder = Path(f"/tmp/ray-{os.getpid()}")  # short: Ray's sockets lie there
-    one = Cluster(folder)
-    one.add_node()
-    yield one
-    one.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+def cluster(s3, make_cluster):
+    return make_cluster()
 
 
 @pytest.fixture(scope="module")
@@ -251,13 +157,15 @@ detecting.detect_on_cluster(task, {}, address)
 """
 
 
-def test_a_run_that_is_killed_goes_on(cluster, small_model, photographs, alone, tmp_path):
+def test_a_run_that_is_killed_goes_on(
+    cluster, processes, small_model, photographs, alone, tmp_path
+):
     out = tmp_path / "out"
     words = [small_model, photographs, out, cluster.address, FEW]
-    driver = start(sys.executable, "-c", DRIVER, *words)
+    driver = processes.start(sys.executable, "-c", DRIVER, *words)
     manifest = out / "manifest"
-    wait_for(lambda: manifest.is_dir() and len(list(manifest.glob("*.json"))) >= 2, "two shards")
-    stop(driver)
+    processes.wait_for(lambda: len([*manifest.glob("*.json")]) >= 2, "two shards")
+    processes.stop(driver)
     time.sleep(2)  # what its actors had begun may still be finished
     done = {path: path.stat().st_mtime_ns for path in manifest.iterdir()}
     assert len(done) < PHOTOGRAPHS / FEW
@@ -274,17 +182,6 @@ def test_a_run_that_is_killed_goes_on(cluster, small_model, photographs, alone, 
     assert detect_on_cluster(task, {}, cluster.address, resume=True).photographs == PHOTOGRAPHS
 
 
-def find_actors(cluster):
-    """Processes of a cluster that detect."""
-    below = [pid for one in (cluster.head, *cluster.nodes) for pid in find_descendants(one.pid)]
-    found = []
-    for pid in below:
-        with contextlib.suppress(OSError):
-            if b"DetectInShard" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
-
-
 @pytest.mark.parametrize("what", ["actor", "node"])
 def test_what_is_lost_is_made_good(cluster, small_model, photographs, alone, tmp_path, what):
     out = tmp_path / "out"
@@ -298,7 +195,7 @@ def test_what_is_lost_is_made_good(cluster, small_model, photographs, alone, tmp
                 if what == "node":
                     cluster.remove_node()
                 else:
-                    os.kill(find_actors(cluster)[0], signal.SIGKILL)
+                    os.kill(cluster.find_workers("DetectInShard")[0], signal.SIGKILL)
                 assert len(list((out / "manifest").iterdir())) < PHOTOGRAPHS / FEW
             yield count
 
@@ -363,7 +260,7 @@ def test_actors_that_die_again_and_again_end_the_run(cluster, small_model, photo
 
     def kill_all():
         while not ended.wait(0.05):
-            for pid in find_actors(cluster):
+            for pid in cluster.find_workers("DetectInShard"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -458,9 +355,9 @@ def test_local_is_a_cluster_of_its_own_whatever_there_is(small_model, photograph
     assert done.returncode == 0 and done.stdout.startswith("1 photographs: "), done.stderr
 
 
-def test_an_address_without_a_cluster(small_model, photographs, tmp_path):
+def test_an_address_without_a_cluster(processes, small_model, photographs, tmp_path):
     words = "detect", small_model, photographs, "--out", tmp_path / "out"
-    done = run_command(*words, "--ray", f"127.0.0.1:{find_port()}")
+    done = run_command(*words, "--ray", f"127.0.0.1:{processes.find_port()}")
     assert done.returncode == 2 and "no cluster answers there" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
 
