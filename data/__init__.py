@@ -12,6 +12,7 @@ from data.dataset import (
 from data.errors import DataError, MemoryShortageError
 from data.faults import Fault, summarise_faults
 from data.folder import find_others, find_photographs
+from data.image_folder import ImageSet, open_image_folder
 from data.labels import LabelledSet, Labels, Photograph, join_sets, select_classes
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.splits import UNSPLIT
@@ -25,6 +26,7 @@ __all__ = [
     "UNSPLIT",
     "DataError",
     "Fault",
+    "ImageSet",
     "LabelledSet",
     "Labels",
     "MemoryShortageError",
@@ -40,6 +42,7 @@ __all__ = [
     "list_splits",
     "make_synthetic_set",
     "open_dataset",
+    "open_image_folder",
     "photo_size",
     "read_photo",
     "select_classes",

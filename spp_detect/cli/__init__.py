@@ -11,6 +11,7 @@ import click
 import cloup
 
 from spp_detect import progress
+from spp_detect.cli.classifying import transfer
 from spp_detect.cli.comparing import benchmark, tables
 from spp_detect.cli.measuring import evaluate, score
 from spp_detect.cli.models import compress, detect, export, models, pack
@@ -59,6 +60,7 @@ for title, commands in (
     ("Models", (train, add_class, remove_class, compress, pack, export, models)),
     ("Use", (detect, evaluate, score)),
     ("SPP-net beside R-CNN", (benchmark, tables)),
+    ("Whole photographs", (transfer,)),
 ):
     app.section(title, *commands)
 

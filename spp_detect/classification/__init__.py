@@ -1,0 +1,1 @@
+"""Photographs named as a whole, and their features put to other tasks (paper, section 3)."""
