@@ -177,7 +177,7 @@ class SppExtractor(Extractor):
             sent = send(torch.from_numpy(photo), self.device)
             pixels = self.backbone.normalise_tensor(resize_tensor(sent, size))
         else:
-            resized = _pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
+            resized = pad_small(cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR))
             pixels = self.backbone.normalise(resized)
         maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
         return {layer: one[0].permute(1, 2, 0).contiguous() for layer, one in maps.items()}
@@ -217,7 +217,7 @@ def resized_size(
 
 
 def resize_tensor(photo: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resize a uint8 photograph (H, W, 3) where it lies, and repeat last pixels as `_pad_small`.
+    """Resize a uint8 photograph (H, W, 3) where it lies, and repeat last pixels as `pad_small`.
 
     Returns
     -------
@@ -230,7 +230,7 @@ def resize_tensor(photo: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return functional.pad(resized, (0, right, 0, below), mode="replicate")
 
 
-def _pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def pad_small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Repeat the last pixels of a strip narrower than a trunk's kernels, so that it has a cell."""
     height, width = photo.shape[:2]
     below, right = max(0, MIN_SIDE - height), max(0, MIN_SIDE - width)

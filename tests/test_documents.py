@@ -92,6 +92,7 @@ def world(tmp_path_factory) -> Path:
     (root / "photos").mkdir()
     for path in sorted(voc.glob("JPEGImages/*"))[:3]:
         shutil.copy(path, root / "photos")
+    write_class_folders(root / "pets_by_class", voc)
     write_coco(root / "pets.json", voc)
     make_clip(root / "clip.mp4", sorted((root / "photos").iterdir()))
     (root / "results/mini_set").mkdir(parents=True)
@@ -122,6 +123,15 @@ def rename_classes(folder: Path, names: dict[str, str]) -> None:
         for name in tree.iterfind("object/name"):
             name.text = names.get(name.text, name.text)
         tree.write(path)
+
+
+def write_class_folders(path: Path, voc: Path) -> None:
+    """Copy three photographs for each of two classes, whatever they show."""
+    photographs = sorted(voc.glob("JPEGImages/*"))
+    for name, some in (("cats", photographs[:3]), ("dogs", photographs[3:6])):
+        (path / name).mkdir(parents=True)
+        for photo in some:
+            shutil.copy(photo, path / name)
 
 
 def write_coco(path: Path, voc: Path) -> None:

@@ -153,7 +153,7 @@ def cut_backbone(backbone: Backbone, names: Iterable[str]) -> list[Segment]:
     wanted = set(names)
     if wanted == {""}:
         return [Segment("", backbone.layers, backbone.channels, backbone.grid)]
-    layers = OrderedDict(_list_layers(backbone.layers))
+    layers = OrderedDict(list_layers(backbone.layers))
     known = list(layers)[:-1]
     for name in sorted(wanted - {"", *known}):
         raise ConfigError(
@@ -194,7 +194,7 @@ def split_backbone(backbone: Backbone, layer: str) -> tuple[Backbone, nn.Sequent
     """
     if not layer:
         return backbone, nn.Sequential()
-    layers = OrderedDict(_list_layers(backbone.layers))
+    layers = OrderedDict(list_layers(backbone.layers))
     names = list(layers)
     if layer not in names[1:]:
         raise ConfigError(
@@ -213,7 +213,8 @@ def _count_channels(layers: nn.Module) -> int:
     return int(layers(torch.zeros(1, 3, 64, 64, device=device)).shape[1])
 
 
-def _list_layers(layers: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def list_layers(layers: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """List a trunk's layers in their order, by the names that `cut_backbone` takes."""
     for name, child in layers.named_children():
         if name == "features":
             yield from ((f"features.{i}", part) for i, part in child.named_children())

@@ -17,6 +17,7 @@ from spp_detect.cli.measuring import evaluate, score
 from spp_detect.cli.models import compress, detect, export, models, pack
 from spp_detect.cli.photographs import demo, download, inspect, proposals
 from spp_detect.cli.training import add_class, remove_class, train
+from spp_detect.cli.transferring import transfer
 from spp_detect.provenance import find_commit, find_version
 
 # By the modules that define them. One that is raised comes from a module that is loaded.
@@ -60,7 +61,7 @@ for title, commands in (
     ("Data", (demo, download, inspect, proposals)),
     ("Models", (train, add_class, remove_class, compress, pack, export, models)),
     ("Use", (detect, evaluate, score)),
-    ("Classification", (pretrain, classify)),
+    ("Classification", (pretrain, classify, transfer)),
     ("SPP-net beside R-CNN", (benchmark, tables)),
 ):
     app.section(title, *commands)

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from data import DataError, LabelledSet, leave_out_unreadable, open_dataset, summarise_faults
+import numpy as np
+
+from data import (
+    DataError,
+    ImageSet,
+    LabelledSet,
+    leave_out_unreadable,
+    open_dataset,
+    open_image_folder,
+    read_photo,
+    summarise_faults,
+)
 from spp_detect.threads import get_threads
 
 logger = logging.getLogger(__name__)
@@ -45,3 +58,29 @@ def tell_what_is_wrong(dataset: LabelledSet, data: Path, *, strict: bool = False
     for note in dataset.notes:
         logger.warning("%s: %s", data, note)
     return dataset
+
+
+def open_checked_folder(data: Path, max_side: int) -> ImageSet:
+    """Open a folder of class folders, without the photographs that cannot be read; name these.
+
+    Raises
+    ------
+    DataError
+        As `open_image_folder`, and where no photograph can be read.
+    """
+    images = open_image_folder(data)
+
+    def check(path: Path) -> bool:
+        try:
+            read_photo(path, max_side)
+        except DataError as error:
+            logger.warning("%s; left out", error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(get_threads()) as pool:
+        kept = np.array(list(pool.map(check, images.paths)))
+    if not kept.any():
+        raise DataError(f"{data}: none of the {len(kept)} photographs can be read")
+    paths = tuple(path for path, whole in zip(images.paths, kept, strict=True) if whole)
+    return replace(images, paths=paths, labels=images.labels[kept])

@@ -37,6 +37,22 @@ def show_result(result: VocResult, what: str) -> None:
     Console().print(table)
 
 
+def show_transfer(result: dict[str, Any], what: str) -> None:
+    """Print what each class measured in percent, and their mean, of `transfer`'s result."""
+    ap = "ap" in result
+    table = Table(title=f"{escape(what)}: {'AP, 11-point' if ap else 'accuracy'}, of photographs")
+    table.add_column("class")
+    table.add_column("AP %" if ap else "accuracy %", justify="right")
+    for name, value in result["ap" if ap else "accuracy_by_class"].items():
+        table.add_row(escape(name), _percent(value))
+    table.add_section()
+    mean = _percent(result["mAP" if ap else "accuracy"])
+    if not ap:
+        mean += f" ± {_percent(result['deviation'])}"
+    table.add_row("mean", mean, style="bold")
+    Console().print(table)
+
+
 def show_errors(analysis: ErrorAnalysis, count: int = 3) -> None:
     """Print the largest causes of error and the points of mAP that each would be worth."""
     worth = {cause: gain for cause, gain in analysis.worth.items() if not math.isnan(gain)}

@@ -8,11 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from spp_detect import cli
 from spp_detect.backbones import build_backbone, load_weights, read_fc_weights
 from spp_detect.classification.classify import measure_errors
+from spp_detect.classification.config import NO_PYRAMID, ClassifierConfig
+from spp_detect.classification.image_features import list_fc_features
 from spp_detect.classification.images import Images, Piece
+from spp_detect.classification.network import Classifier, ClassifierError, load_classifier
 from spp_detect.fc import FcLayers
 from spp_detect.training.assembly import adopt_classifier
 
@@ -172,3 +176,33 @@ def test_another_trunks_classifier_is_refused(classifier, small_voc, tmp_path, c
     words = ["--out", tmp_path / "out", "--weights", classifier, "--backbone", "zf5"]
     assert run("train", small_voc, *words) == 2
     assert "not the weights of zf5" in capsys.readouterr().err
+
+
+def test_a_classifiers_fc_layers_are_put_to_another_task(classifier, colours, tmp_path, capsys):
+    words = ["--weights", classifier, "--train-images", 4, "--splits", 2, "--size", 48]
+    assert run("transfer", colours, *words, "--features", "fc7", "--out", tmp_path) == 0
+    numbers = json.loads((tmp_path / "transfer.json").read_text())
+    assert numbers["accuracy"] >= 0.9
+    assert (numbers["values"], numbers["backbone"]) == (12, "small5")
+    assert run("transfer", colours, *words, "--features", "fc7", "--backbone", "zf5") == 2
+    assert "expected none, or small5" in capsys.readouterr().err
+
+
+def test_fc_features_by_hand(classifier):
+    network = load_classifier(classifier)
+    pixels = torch.randn(1, 3, 60, 48)
+    with torch.no_grad():
+        maps = network.trunk(pixels)
+        found = list_fc_features(network, "full", 48)
+        fc6 = functional.linear(network.pyramid(maps), *network.fc.layers.fc6.parameters()).relu()
+        fc7 = functional.linear(fc6, *network.fc.layers.fc7.parameters()).relu()
+        torch.testing.assert_close(found["fc6"](maps), fc6)
+        torch.testing.assert_close(found["fc7"](maps), fc7)
+
+
+def test_without_a_pyramid_fc_features_have_one_size():
+    network = Classifier(ClassifierConfig("small5", levels=NO_PYRAMID, sizes=(96,)), ("a", "b"))
+    assert list(list_fc_features(network, "warp", 96)) == ["fc6", "fc7"]
+    for view, size in (("full", 96), ("crop", 224)):
+        with pytest.raises(ClassifierError, match="expected crop or warp of size 96"):
+            list_fc_features(network, view, size)

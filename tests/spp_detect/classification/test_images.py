@@ -23,19 +23,6 @@ def fill(folder, counts):
     return folder
 
 
-def test_an_image_folder_is_read_as_torchvision_does(tmp_path):
-    from torchvision.datasets import ImageFolder
-
-    fill(tmp_path, {"b": 3, "a": 2, "C": 1})
-    (tmp_path / "a" / "notes.txt").touch()
-    (tmp_path / "b" / "deeper").mkdir()
-    Image.new("RGB", (5, 5)).save(tmp_path / "b" / "deeper" / "x.png")
-    theirs = ImageFolder(str(tmp_path))
-    ours = open_image_folder(tmp_path)
-    assert list(ours.classes) == theirs.classes
-    assert sorted(zip(map(str, ours.paths), ours.labels, strict=True)) == sorted(theirs.samples)
-
-
 @pytest.mark.parametrize(
     ("counts", "match"),
     [
