@@ -102,14 +102,14 @@ def _parse_numbers(
     click.option(
         "--rate",
         type=click.FloatRange(0, min_open=True),
-        help="Highest learning rate: 0.01, of the normed start 0.05.",
+        help="Highest learning rate: 0.01, of the normed start 0.004.",
     ),
     click.option(
         "--start",
         type=click.Choice(["normal", "normed"]),
         help="normal, as the paper: weights at random, the rate a tenth after each plateau, twice. "
-        "normed: batch norms while it learns, and the rate rises and falls once: far faster on "
-        "few images.",
+        "normed: batch norms while it learns, AdamW, and the rate rises and falls once: far faster "
+        "on few images.",
     ),
     click.option(
         "--init-stddev",

@@ -14,11 +14,11 @@ from spp_detect.backbones import Backbone
 from spp_detect.classification.config import MINIMUM_SIDE, ClassifierConfig
 from spp_detect.classification.images import Images, Piece, hold_out
 from spp_detect.training.pretraining import Pretrainer
+from spp_detect.training.pretraining_run import NORMED
 
 MEMORY = 1_000_000_000
 BACKGROUND = "background"
 BACKGROUND_SHARE = 1 / 3  # so many of it for each object
-RATE = float(__import__("os").environ.get("RATE", "0.02"))
 CONTEXT = 1.2  # side of a crop over the long side of its object
 
 
@@ -53,8 +53,9 @@ def pretrain_trunk(
         sizes=(96, 64),
         epochs=epochs,
         batch=64,
-        rate=RATE,
         start="normed",
+        rate=NORMED["rate"],
+        decay=NORMED["decay"],
         seed=seed,
     )
     learn, held_out = hold_out(images, config.held_out, seed)

@@ -39,7 +39,7 @@ LEAST = 0.01  # of the highest rate, at both ends of a cycle
 
 
 class Pretrainer:
-    """Trains a classifier, by stochastic gradient descent.
+    """Trains a classifier on batches drawn by chance.
 
     Parameters
     ----------
@@ -78,13 +78,7 @@ class Pretrainer:
             PreparedImages(images, side, memory), self.config.colour, self.config.seed
         )
         self.held_out = PreparedImages(held_out, self.config.size * MINIMUM_SIDE, memory // 8)
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=0.0,
-            momentum=self.config.momentum,
-            weight_decay=self.config.decay,
-            fused=True,
-        )
+        self.optimiser = make_optimiser(self.network)
         # What is left over has its turn in other epochs: a batch norm wants a whole batch.
         self.batches = max(1, len(images) // self.config.batch)
         self.history: list[tuple[float, ...]] = []
@@ -230,7 +224,7 @@ class Pretrainer:
     def _save(self, step: int) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         for i, state in self.optimiser.state_dict()["state"].items():
-            tensors[f"momentum.{i}"] = state["momentum_buffer"]
+            tensors |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
         tensors["history"] = torch.tensor(self.history, dtype=torch.float64)
         self.seconds += time.monotonic() - self.saved
         self.saved = time.monotonic()
@@ -248,12 +242,13 @@ class Pretrainer:
         }
         self.network.load_state_dict(network)
         state = self.optimiser.state_dict()
-        # In the weights' own order in memory, channels last: a fused step relies on it.
-        state["state"] = {
-            i: {"momentum_buffer": torch.empty_like(one).copy_(tensors[f"momentum.{i}"])}
-            for i, one in enumerate(self.network.parameters())
-            if f"momentum.{i}" in tensors
-        }
+        weights = list(self.network.parameters())
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, i, what = name.split(".")
+                if value.dim():  # in the weights' own order in memory: a fused step relies on it
+                    value = torch.empty_like(weights[int(i)]).copy_(value)
+                state["state"].setdefault(int(i), {})[what] = value
         self.optimiser.load_state_dict(state)
         self.history = [tuple(row) for row in tensors["history"].tolist()]
         self.sums = tensors["sums"]
@@ -280,6 +275,22 @@ def start_network(config: ClassifierConfig, classes: tuple[str, ...]) -> Classif
             nn.init.normal_(layer.weight, std=config.init_stddev)
             nn.init.constant_(layer.bias, 0.0 if layer is network.fc8 else 1.0)
     return network
+
+
+def make_optimiser(network: Classifier) -> torch.optim.Optimizer:
+    """Make what takes the steps: the paper's descent with momentum, or AdamW for a normed start."""
+    config = network.config
+    if config.start == "normed":
+        return torch.optim.AdamW(
+            network.parameters(), lr=0.0, weight_decay=config.decay, fused=True
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=0.0,
+        momentum=config.momentum,
+        weight_decay=config.decay,
+        fused=True,
+    )
 
 
 def choose_size(config: ClassifierConfig, epoch: int) -> int:

@@ -51,13 +51,14 @@ def make_trainer(folder, images, held_out=None, memory=10**8, **settings):
         "batch": 10,
         "precision": "float32",
         "start": "normed",
+        "rate": 0.004,
     } | settings
     config = ClassifierConfig(**settings)
     return Pretrainer(config, images, held_out or images, CPU, folder, memory)
 
 
 def test_it_learns_to_tell_stripes_apart(stripes, tmp_path):
-    trainer = make_trainer(tmp_path, open_images(stripes, "train"), epochs=8, rate=0.02)
+    trainer = make_trainer(tmp_path, open_images(stripes, "train"), epochs=8)
     network = trainer.train()
     assert [row[1] for row in trainer.history] == [48, 40] * 4
     assert trainer.history[-1][-1] <= 0.1  # half of them are right by chance
@@ -78,7 +79,7 @@ class StoppedError(Exception):
 def test_a_stopped_run_goes_on_bit_for_bit(stripes, tmp_path, monkeypatch, start):
     """Stopped in the middle of the second epoch, its state written in the middle of it."""
     images = open_images(stripes, "train")
-    settings = {"start": start, "backbone": "zf5", "rate": 0.003}
+    settings = {"start": start, "backbone": "zf5"}
     whole = make_trainer(tmp_path / "whole", images, **settings)
     whole.train()
     monkeypatch.setattr(pretraining, "SECONDS_BETWEEN_STATES", 0.0)
