@@ -43,18 +43,19 @@ def open_image_folder(folder: Path | str, classes: Sequence[str] | None = None) 
     folder : path
         The classes' folders lie in it; hidden ones are passed over.
     classes : sequence of str, optional
-        The names whose order is kept; by default those of the folders, sorted.
+        The names that are known, whose order is kept; not each must have a folder. By default
+        those of the folders, sorted.
 
     Returns
     -------
     ImageSet
-        At least two classes, at least one image of each.
+        At least two classes.
 
     Raises
     ------
     DataError
-        For a folder that is missing or has less than two classes' folders, a class without images,
-        and other classes than the ones given.
+        For a folder that is missing or has less than two classes' folders (where classes are given,
+        none), a class's folder without images, and other classes than the ones given.
 
     Examples
     --------
@@ -69,18 +70,18 @@ def open_image_folder(folder: Path | str, classes: Sequence[str] | None = None) 
     """
     folder = Path(folder)
     found = find_class_folders(folder)
-    if len(found) < 2:
+    if len(found) < (2 if classes is None else 1):
         held = f"only one class's folder, {found[0].name}" if found else "no folder of a class"
         raise problem(folder, f"holds {held}; expected a folder of images for each of two or more")
     names = [path.name for path in found]
     wanted = tuple(classes) if classes is not None else tuple(names)
-    if set(names) != set(wanted):
+    if not set(names) <= set(wanted):
         raise problem(
             folder, f"has the classes {shorten(names)}; expected {shorten(sorted(wanted))}"
         )
     images = [[p for p in walk_files(folder / name) if is_photograph(p)] for name in wanted]
     for name, own in zip(wanted, images, strict=True):
-        if not own:
+        if not own and name in names:
             raise problem(folder / name, "holds no image; expected those of a class")
     paths = tuple(path for own in images for path in own)
     return ImageSet(wanted, paths, np.repeat(np.arange(len(wanted)), [len(own) for own in images]))

@@ -54,7 +54,7 @@ def load_weights(backbone: Backbone, source: str) -> str:
     if source == "none":
         return "none"
     state = _find(backbone.name, source)
-    if backbone.name.startswith(TIMM):
+    if backbone.name.startswith(TIMM) and not backbone.layers.state_dict().keys() <= state.keys():
         state = rename_weights(backbone.layers, state)
     _fit(backbone, state, source)
     return source if source == "imagenet" else Path(source).name
@@ -76,7 +76,8 @@ def read_fc_weights(name: str, source: str) -> dict[str, torch.Tensor] | None:
         By "fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"; None where the net has none or the
         file is without them.
     """
-    layers = OWN_FC_LAYERS if Path(source).is_dir() else FC_LAYERS.get(name)
+    is_own = source != "imagenet" and Path(source).is_dir()
+    layers = OWN_FC_LAYERS if is_own else FC_LAYERS.get(name)
     if layers is None or source == "none":
         return None
     state = _find(name, source)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from data import (
     DEFAULT_MAX_SIDE,
@@ -26,8 +25,12 @@ from data import (
 )
 
 # What a split's folder is called where none has its own name: ImageNet is tested on its val.
-FOLDER_NAMES = {"trainval": "train", "test": "val"}
-SPLITS = {"train", "val", "trainval", "test"}
+FOLDER_NAMES = {
+    "trainval": ("trainval", "train"),
+    "val": ("val", "valid"),
+    "test": ("test", "val", "valid"),
+}
+SPLITS = {"train", "val", "valid", "trainval", "test"}
 
 
 class Piece(NamedTuple):
@@ -118,8 +121,12 @@ def open_images(
     path = Path(path)
     if is_labelled(path):
         images = cut_boxes(open_dataset(path, split, classes, max_side))
-        if len(np.unique(images.labels)) < 2 and classes is None:
-            raise DataError(f"{path}: split {split} has boxes of less than two classes")
+        least = 2 if classes is None else 1
+        if len(np.unique(images.labels)) < least:
+            raise DataError(
+                f"{path}: split {split} has boxes of {len(np.unique(images.labels))} classes; "
+                f"expected at least {least}, not counting difficult ones"
+            )
         return images
     return list_images(open_image_folder(find_split(path, split), classes))
 
@@ -148,20 +155,24 @@ def open_any_images(
     return Images(tuple(classes), tuple(map(Piece, paths)), unknown), False
 
 
-def find_split(folder: Path, split: str) -> Path:
+def find_split(folder: Path, split: str, otherwise: Path | None = None) -> Path:
     """Find a split's folder within a folder of images: itself where it has no splits.
+
+    A class may be called as a split is: what holds no folders itself is none.
 
     Raises
     ------
     DataError
-        Where it has splits, but not this one.
+        Where it has splits, but not this one, and nothing to take `otherwise`.
     """
-    names = {found.name for found in find_class_folders(folder)}
-    for name in (split, FOLDER_NAMES.get(split, split)):
-        if name in names:
+    found = {one.name: bool(find_class_folders(one)) for one in find_class_folders(folder)}
+    for name in FOLDER_NAMES.get(split, (split,)):
+        if found.get(name):
             return folder / name
-    if names and names <= SPLITS:
-        raise DataError(f"{folder}: no split {split}; it has {', '.join(sorted(names))}")
+    if otherwise is not None:
+        return otherwise
+    if found and set(found) <= SPLITS and all(found.values()):
+        raise DataError(f"{folder}: no split {split}; it has {', '.join(sorted(found))}")
     return folder
 
 
@@ -195,9 +206,25 @@ def hold_out(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     """
     files = {path: i for i, path in enumerate(dict.fromkeys(p.path for p in images.pieces))}
     groups = np.array([files[piece.path] for piece in images.pieces])
-    folds = min(round(1 / share), int(np.bincount(images.labels).max()), len(files))
-    if folds < 2:
+    held = np.zeros(len(files), bool)
+    random = np.random.default_rng(seed)
+    rarest = _find_rarest(images.labels, groups)
+    for label in np.unique(rarest):
+        own = random.permutation(np.flatnonzero(rarest == label))
+        held[own[: round(share * len(own))]] = True
+    if not held.any():
+        held[random.permutation(len(files))[: max(1, round(share * len(files)))]] = True
+    for label in np.setdiff1d(images.labels, images.labels[~held[groups]]):
+        held[groups[images.labels == label]] = False  # each class is learnt
+    if not held.any():
         raise DataError(f"{len(images)} images: expected more than one file of a class")
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    kept, held = next(splitter.split(groups, images.labels, groups))
-    return images.choose(kept), images.choose(held)
+    apart = held[groups]
+    return images.choose(np.flatnonzero(~apart)), images.choose(np.flatnonzero(apart))
+
+
+def _find_rarest(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each group's labels the one that is rarest in all."""
+    order = np.lexsort((np.bincount(labels)[labels], groups))
+    _, first = np.unique(groups[order], return_index=True)
+    rarest: NDArray[np.int64] = labels[order[first]]
+    return rarest

@@ -177,7 +177,8 @@ def list_views(size: tuple[int, int], side: int) -> NDArray[np.float32]:
     Returns
     -------
     float32 (V, 4)
-        x1 y1 x2 y2; none twice: 9, or 3 where one side of the image is that of the windows.
+        x1 y1 x2 y2; none twice: 9, or 3 where one side of the image is that of the windows,
+        or 1 where both are.
     """
     x, y = size[0] - side, size[1] - side
     middle = (x // 2, y // 2)

@@ -215,6 +215,8 @@ def classify(
     from spp_detect.features import choose_device
     from spp_detect.progress import track
 
+    if out is not None and out.resolve() == run.resolve():
+        raise click.UsageError(f"--out {out}: expected another folder than RUN's")
     network = load_classifier(run)
     images, labelled = open_any_images(folder, split, network.classes, max_side)
     viewer = Viewer(network, choose_device(device))

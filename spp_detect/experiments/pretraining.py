@@ -15,6 +15,7 @@ from spp_detect.classification.config import MINIMUM_SIDE, ClassifierConfig
 from spp_detect.classification.images import Images, Piece, hold_out
 from spp_detect.training.pretraining import Pretrainer
 from spp_detect.training.pretraining_run import NORMED
+from spp_detect.training.team import Team
 
 MEMORY = 1_000_000_000
 BACKGROUND = "background"
@@ -59,7 +60,7 @@ def pretrain_trunk(
         seed=seed,
     )
     learn, held_out = hold_out(images, config.held_out, seed)
-    trainer = Pretrainer(config, learn, held_out, device, run, MEMORY)
+    trainer = Pretrainer(config, learn, held_out, run, Team(device=device), MEMORY)
     backbone = trainer.train().trunk
     return backbone.to("cpu"), trainer.held_out_errors[-1]
 

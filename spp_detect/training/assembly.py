@@ -103,7 +103,7 @@ def make_settings(preset: str, settings: dict[str, Any]) -> RunConfig:
 
 def adopt_classifier(weights: str) -> dict[str, Any]:
     """Settings that suit a classifier's weights: its trunk, its pyramid, its fc layers' width."""
-    if not weights or not is_classifier(weights):
+    if weights in ("", "imagenet", "none") or not is_classifier(weights):
         return {}
     config = read_config(weights)
     settings: dict[str, Any] = {"backbone": config.backbone, "levels": config.levels}

@@ -67,13 +67,14 @@ class PreparedImages:
         except DataError as error:
             self._give_up(path, error)
             return None
-        pieces = {one: self._shrink(one, photo) for one in self._of_file[path]}
-        with self._lock:
-            for one, piece in pieces.items():
+        asked = self._shrink(i, photo)
+        for one in self._of_file[path] if self._left > asked.nbytes else ():
+            piece = asked if one == i else self._shrink(one, photo)
+            with self._lock:
                 if one not in self._kept and piece.nbytes <= self._left:
                     self._left -= piece.nbytes
                     self._kept[one] = piece
-        return pieces[i]
+        return asked
 
     def _shrink(self, i: int, photo: Photo) -> Photo:
         piece = self.images.pieces[i].cut(photo)
@@ -137,10 +138,15 @@ class CropSource:
         self.prepared = prepared
         self.seed = seed
         self.changes = colour * measure_colours(prepared, seed)
+        self._last = -1, np.zeros(0, np.int64)  # the epoch asked for last, and its order
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """All images in the order of an epoch: int64 (N,)."""
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.prepared))
+        known, order = self._last
+        if known != epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.prepared))
+            self._last = epoch, order
+        return order
 
     def draw(
         self, epoch: int, rows: NDArray[np.int64], size: int

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from data import DEFAULT_MAX_SIDE
 from spp_detect.backbones.zf5 import start_convolutions
 from spp_detect.classification.config import MINIMUM_SIDE, ClassifierConfig
 from spp_detect.classification.images import Images
@@ -47,14 +48,19 @@ class Pretrainer:
         The constants.
     images, held_out : Images
         To learn from, and to measure the error on after each epoch.
-    device : torch.device
-        Where to compute.
     run : Path
         Gets the classifier, its history, and in work/ the state of an interrupted run.
+    team : Team
+        The processes that share each batch, and where this one computes; only the first writes.
     memory : int
         Bytes of prepared images that are kept.
-    team : Team, optional
-        The processes that share each batch; only the first writes.
+    max_side : int
+        Of a photograph, in pixels.
+
+    Raises
+    ------
+    TrainingError
+        For batches that are too small to have batch norms.
     """
 
     def __init__(
@@ -62,22 +68,27 @@ class Pretrainer:
         config: ClassifierConfig,
         images: Images,
         held_out: Images,
-        device: torch.device,
         run: Path,
+        team: Team,
         memory: int,
-        team: Team | None = None,
+        max_side: int = DEFAULT_MAX_SIDE,
     ) -> None:
         self.config = config
-        self.team = team or Team(device=device)
-        self.device = device
+        self.team = team
+        self.device = device = team.device
+        if config.start == "normed" and min(config.batch, len(images)) // team.size < 2:
+            raise TrainingError(
+                f"batch {config.batch} of {len(images)} images in {team.size} processes: expected "
+                "two images of each at least, for batch norms"
+            )
         self.run = run
         self.network = start_network(config, images.classes).to(device)
         self.network.to(memory_format=torch.channels_last)
         side = max(self.config.sizes) * MINIMUM_SIDE
-        self.crops = CropSource(
-            PreparedImages(images, side, memory), self.config.colour, self.config.seed
-        )
-        self.held_out = PreparedImages(held_out, self.config.size * MINIMUM_SIDE, memory // 8)
+        prepared = PreparedImages(images, side, memory, max_side)
+        self.crops = CropSource(prepared, config.colour, config.seed)
+        test_side = config.size * MINIMUM_SIDE
+        self.held_out = PreparedImages(held_out, test_side, memory // 8, max_side)
         self.optimiser = make_optimiser(self.network)
         # What is left over has its turn in other epochs: a batch norm wants a whole batch.
         self.batches = max(1, len(images) // self.config.batch)
@@ -132,6 +143,8 @@ class Pretrainer:
             group["lr"] = rate
         # An interrupted run repeats the dropout; no two processes have the same.
         torch.manual_seed(self.config.seed + step + (self.team.rank << 32))
+        if len(labels) == 1 and self.config.start == "normed":  # others could not be read
+            labels = labels[:0]
         count = torch.tensor([float(len(labels))])
         self.team.add_up([count])
         self.optimiser.zero_grad()
@@ -150,7 +163,7 @@ class Pretrainer:
         if not bool(torch.isfinite(sums).all()):
             raise TrainingError(
                 f"pretraining: the loss is {float(sums[0])} in epoch {step // self.batches + 1}; "
-                "expected a finite one, give a lower --rate"
+                "expected a finite one, begin anew with a lower --rate"
             )
 
     def _score(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -177,6 +190,9 @@ class Pretrainer:
         # Batch norms' statistics are of each process's own part of the batches.
         self.team.follow(self.network.buffers())
         sums = self._measure_held_out()
+        if not self.sums[2] or not sums[2]:
+            what = "held-out images" if self.sums[2] else "images to learn from"
+            raise TrainingError(f"pretraining: none of the {what} can be read")
         size = choose_size(self.config, epoch)
         last = (epoch + 1) * self.batches - 1
         rate = find_rate(self.config, last, self.batches, self.held_out_errors)
@@ -250,7 +266,8 @@ class Pretrainer:
                     value = torch.empty_like(weights[int(i)]).copy_(value)
                 state["state"].setdefault(int(i), {})[what] = value
         self.optimiser.load_state_dict(state)
-        self.history = [tuple(row) for row in tensors["history"].tolist()]
+        rows = tensors["history"].tolist()
+        self.history = [(int(row[0]), int(row[1]), *row[2:]) for row in rows]
         self.sums = tensors["sums"]
         self.seconds = float(tensors["seconds"])
         return int(tensors["step"][0])

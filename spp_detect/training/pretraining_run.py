@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data import is_labelled
 from spp_detect.classification.config import ClassifierConfig, config_from_json
 from spp_detect.classification.images import Images, find_split, hold_out, open_images
 from spp_detect.files import write_json
@@ -104,14 +105,9 @@ class PretrainingRun:
         if metrics.is_file():
             found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
             return found
+        memory = self.memory, self.max_side
         trainer = Pretrainer(
-            self.config,
-            self.images,
-            self.held_out,
-            self.team.device,
-            self.folder,
-            self.memory,
-            self.team,
+            self.config, self.images, self.held_out, self.folder, self.team, *memory
         )
         trainer.train()
         numbers = {
@@ -136,8 +132,8 @@ def open_training_images(
     These are the folder val where there is one beside the images' own, else a part of the images.
     """
     images = open_images(path, split, None, max_side)
-    beside = path / "val"
-    own = images.pieces[0].path
-    if beside.is_dir() and find_split(path, split) != path and not own.is_relative_to(beside):
-        return images, open_images(path, "val", images.classes, max_side)
+    if not is_labelled(path):
+        own, beside = find_split(path, split), find_split(path, "val", path)
+        if path not in (own, beside) and own != beside:
+            return images, open_images(path, "val", images.classes, max_side)
     return hold_out(images, config.held_out, config.seed)

@@ -56,7 +56,8 @@ class Team:
         """Add each tensor up over all processes, in place and in one exchange."""
         if self.size == 1:
             return
-        flat = torch.cat([one.flatten() for one in tensors])
+        # Moved to where the processes talk: NCCL takes what lies on a GPU only.
+        flat = torch.cat([one.flatten() for one in tensors]).to(self.device)
         distributed.all_reduce(flat, group=self.group)
         parts = flat.split([one.numel() for one in tensors])
         for one, part in zip(tensors, parts, strict=True):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from data import DataError, LabelledSet, Labels, Photograph, open_image_folder, read_photo
+from spp_detect.classification.config import ClassifierConfig
 from spp_detect.classification.images import (
     cut_boxes,
     hold_out,
@@ -12,6 +13,7 @@ from spp_detect.classification.images import (
     open_any_images,
     open_images,
 )
+from spp_detect.training.pretraining_run import open_training_images
 
 
 def fill(folder, counts):
@@ -119,3 +121,48 @@ def test_labels_are_known_where_folders_are_named_as_classes(tmp_path):
     assert len(other) == 3
     one, has_labels = open_any_images(tmp_path / "other" / "x" / "000.png", "test", ("a", "b"))
     assert (len(one), has_labels) == (1, False)
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path):
+    """VOC has a class train."""
+    fill(tmp_path, {"train": 3, "boat": 2})
+    images = open_images(tmp_path, "trainval")
+    assert (images.classes, len(images)) == (("boat", "train"), 5)
+
+
+def test_each_class_is_learnt_however_few_its_images(tmp_path):
+    fill(tmp_path, {"a": 1, "b": 30, "c": 2})
+    images = list_images(open_image_folder(tmp_path))
+    for seed in range(5):
+        learn, held = hold_out(images, 0.5, seed)
+        assert set(learn.labels) == {0, 1, 2}
+        assert len(held) == 16
+    few = images.choose(np.array([0, 1]))
+    with pytest.raises(DataError, match="2 images: expected more than one file of a class"):
+        hold_out(few, 0.1, seed=0)
+
+
+def test_a_test_folder_may_lack_a_class(tmp_path):
+    fill(tmp_path, {"b": 2})
+    images = open_images(tmp_path, "test", ("a", "b", "c"))
+    assert (images.classes, images.labels.tolist()) == (("a", "b", "c"), [1, 1])
+
+
+def test_a_folder_val_is_held_out_but_not_of_labelled_sets(tmp_path, small_voc):
+    fill(tmp_path / "train", {"a": 2, "b": 2})
+    fill(tmp_path / "valid", {"a": 1, "b": 1})
+    config = ClassifierConfig()
+    learn, held = open_training_images(tmp_path, "trainval", config, 1000)
+    assert (len(learn), len(held)) == (4, 2)
+    yolo = tmp_path / "yolo"
+    for split in ("train", "val"):
+        (yolo / split / "images").mkdir(parents=True)
+        (yolo / split / "labels").mkdir()
+        for n in range(6):
+            name = f"{split}{n}"
+            Image.new("RGB", (40, 30)).save(yolo / split / "images" / f"{name}.jpg")
+            (yolo / split / "labels" / f"{name}.txt").write_text(f"{n % 2} 0.5 0.5 0.5 0.5\n")
+    (yolo / "classes.txt").write_text("a\nb\n")
+    learn, held = open_training_images(yolo, "trainval", config, 1000)
+    assert len(learn) + len(held) == 12
+    assert not {p.path for p in learn.pieces} & {p.path for p in held.pieces}

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spp_detect.classification.config import ClassifierConfig
-from spp_detect.classification.images import Images, list_images, open_images
+from spp_detect.classification.images import Images, Piece, list_images, open_images
 from spp_detect.classification.network import Classifier, load_classifier
 from spp_detect.training import pretraining
 from spp_detect.training.image_crops import CropSource, PreparedImages, draw_crop, measure_colours
 from spp_detect.training.pretraining import Pretrainer, choose_size, find_rate, start_network
 from spp_detect.training.run_folder import TrainingError
+from spp_detect.training.team import Team
 
 CPU = torch.device("cpu")
 
@@ -41,7 +42,7 @@ def stripes(tmp_path_factory):
     return folder
 
 
-def make_trainer(folder, images, held_out=None, memory=10**8, **settings):
+def make_trainer(folder, images, held_out=None, max_side=1000, **settings):
     settings = {
         "backbone": "small5",
         "fc_width": 16,
@@ -54,7 +55,7 @@ def make_trainer(folder, images, held_out=None, memory=10**8, **settings):
         "rate": 0.004,
     } | settings
     config = ClassifierConfig(**settings)
-    return Pretrainer(config, images, held_out or images, CPU, folder, memory)
+    return Pretrainer(config, images, held_out or images, folder, Team(device=CPU), 10**8, max_side)
 
 
 def test_it_learns_to_tell_stripes_apart(stripes, tmp_path):
@@ -156,9 +157,29 @@ def test_damaged_images_are_named_once_and_left_out(stripes, tmp_path, caplog):
     assert len(trainer.history) == 3
 
 
+def test_images_none_of_which_can_be_read_are_told(stripes, tmp_path):
+    images = open_images(stripes, "train")
+    gone = Images(
+        images.classes, tuple(Piece(tmp_path / "no.png") for _ in images.pieces), images.labels
+    )
+    with pytest.raises(TrainingError, match="none of the images to learn from can be read"):
+        make_trainer(tmp_path / "one", gone, images).train()
+    with pytest.raises(TrainingError, match="none of the held-out images can be read"):
+        make_trainer(tmp_path / "two", images, gone).train()
+    with pytest.raises(TrainingError, match="none of the images to learn from"):
+        small = {"max_side": 20}
+        make_trainer(tmp_path / "three", images, **small).train()
+
+
+def test_batch_norms_want_two_images(stripes, tmp_path):
+    images = open_images(stripes, "train")
+    with pytest.raises(TrainingError, match="batch 1 of 40 images in 1 processes: expected two"):
+        make_trainer(tmp_path, images, batch=1)
+
+
 def test_a_loss_that_is_no_number_is_told(stripes, tmp_path):
     trainer = make_trainer(tmp_path, open_images(stripes, "train"), start="normal", rate=1e9)
-    with pytest.raises(TrainingError, match="give a lower --rate"):
+    with pytest.raises(TrainingError, match="a lower --rate"):
         trainer.train()
 
 
