@@ -1,102 +1,145 @@
-"""The demo's trunk: that of a classifier of its set's objects, and of background."""
+"""Training a trunk from scratch as a classifier of several input sizes (paper, section 2.3)."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
 from torchvision.ops import box_iou
 
-from data import LabelledSet
+from data import LabelledSet, read_photo
 from spp_detect.backbones import Backbone
-from spp_detect.classification.config import MINIMUM_SIDE, ClassifierConfig
-from spp_detect.classification.images import Images, Piece, hold_out
-from spp_detect.training.pretraining import Pretrainer
-from spp_detect.training.pretraining_run import NORMED
-from spp_detect.training.team import Team
+from spp_detect.progress import track
+from spp_detect.pyramid import SpatialPyramidPool
 
-MEMORY = 1_000_000_000
-BACKGROUND = "background"
-BACKGROUND_SHARE = 1 / 3  # so many of it for each object
+SIZES = (64, 96)  # one after the other, the weights shared: the pyramid takes any
+BATCH = 64
+BACKGROUND_SHARE = 0.25
 CONTEXT = 1.2  # side of a crop over the long side of its object
+PEAK_RATE = 4e-3
+WEIGHT_DECAY = 0.02
 
 
 def pretrain_trunk(
-    dataset: LabelledSet, run: Path, epochs: int, seed: int, device: torch.device
-) -> tuple[Backbone, float]:
-    """Train a small trunk to name square crops around the labelled objects, or background.
+    backbone: Backbone, dataset: LabelledSet, steps: int, seed: int, device: torch.device
+) -> float:
+    """Train a trunk to name square crops around the labelled objects, or background.
+
+    The classifier on top is a pyramid and one linear layer, thrown away afterwards. AdamW with one
+    cycle of the rate; crops are moved, turned, mirrored, and their colours exchanged.
 
     Parameters
     ----------
+    backbone : Backbone
+        The trunk; its weights change in place.
     dataset : LabelledSet
         Photographs with labelled boxes.
-    run : Path
-        Gets the classifier.
-    epochs : int
-        At two sizes in turn.
+    steps : int
+        Batches of 64 crops.
     seed : int
-        Of the crops and of the first weights.
+        Of the crops and of the classifier's first weights.
     device : torch.device
         Where to train.
 
     Returns
     -------
-    tuple of Backbone and float
-        The trunk, and the error on held-out crops.
+    float
+        Mean accuracy over the last tenth of the steps, on crops before they are learnt from.
     """
-    images = cut_squares(dataset, np.random.default_rng(seed))
-    config = ClassifierConfig(
-        "small5",
-        levels=(3, 2, 1),
-        fc_depth=0,
-        sizes=(96, 64),
-        epochs=epochs,
-        batch=64,
-        start="normed",
-        rate=NORMED["rate"],
-        decay=NORMED["decay"],
-        seed=seed,
+    torch.manual_seed(seed)
+    crops = _CropSource(dataset, np.random.default_rng(seed))
+    pyramid = SpatialPyramidPool((3, 2, 1))
+    classifier = nn.Linear(backbone.channels * pyramid.bins, len(dataset.classes) + 1)
+    model = nn.Sequential(backbone, pyramid, nn.Dropout(0.3), classifier).to(device)
+    model.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps)
+    model.train()
+    correct = []
+    for step in track(range(steps), "trunk"):
+        photos, labels = crops.draw(BATCH, SIZES[step % len(SIZES)])
+        pixels = torch.cat([backbone.normalise(photo) for photo in photos]).to(device)
+        targets = torch.from_numpy(labels).to(device)
+        scores = model(pixels.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(scores, targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        correct.append((scores.argmax(1) == targets).float().mean().item())
+    backbone.eval()
+    return float(np.mean(correct[-max(1, steps // 10) :]))
+
+
+class _CropSource:
+    """Draws crops of objects and of background from photographs kept in memory."""
+
+    def __init__(self, dataset: LabelledSet, random: np.random.Generator) -> None:
+        self.random = random
+        self.photos = [read_photo(photograph.path) for photograph in dataset]
+        self.boxes = [photograph.labels.boxes for photograph in dataset]
+        self.background = len(dataset.classes)
+        self.objects = [
+            (i, box, int(label))
+            for i, photograph in enumerate(dataset)
+            for box, label in zip(
+                photograph.labels.easy.boxes, photograph.labels.easy.classes, strict=True
+            )
+        ]
+
+    def draw(self, count: int, size: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
+        """Draw `count` crops of size × size pixels and their classes; the last is background."""
+        crops, labels = [], []
+        for _ in range(count):
+            if self.random.random() < BACKGROUND_SHARE:
+                i, square = self._pick_background()
+                label = self.background
+            else:
+                i, box, label = self.objects[self.random.integers(len(self.objects))]
+                square = self._jitter(box)
+            crop = _crop_square(self.photos[i], square, size)
+            crops.append(self._disguise(crop))
+            labels.append(label)
+        return crops, np.array(labels, np.int64)
+
+    def _disguise(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a crop by quarters, mirror it, exchange its colours: shape is what is left."""
+        crop = np.rot90(crop, int(self.random.integers(4)))[..., self.random.permutation(3)]
+        return np.ascontiguousarray(crop[:, ::-1] if self.random.random() < 0.5 else crop)
+
+    def _jitter(self, box: NDArray[np.float32]) -> tuple[float, float, float]:
+        """Centre and side of a square around a box, moved and scaled a little."""
+        width, height = box[2] - box[0], box[3] - box[1]
+        side = max(width, height) * CONTEXT * self.random.uniform(0.8, 1.25)
+        shift_x, shift_y = self.random.uniform(-0.12, 0.12, 2)
+        return (
+            float((box[0] + box[2]) / 2 + shift_x * width),
+            float((box[1] + box[3]) / 2 + shift_y * height),
+            float(side),
+        )
+
+    def _pick_background(self) -> tuple[int, tuple[float, float, float]]:
+        """A photograph and a square in it that overlaps no object by 0.3 or more."""
+        while True:
+            i = int(self.random.integers(len(self.photos)))
+            height, width = self.photos[i].shape[:2]
+            side = float(self.random.uniform(0.15, 0.7) * min(width, height))
+            x, y = self.random.uniform(0, width), self.random.uniform(0, height)
+            square = [[x - side / 2, y - side / 2, x + side / 2, y + side / 2]]
+            overlap = box_iou(torch.tensor(square), torch.from_numpy(self.boxes[i]))
+            if not (overlap >= 0.3).any():
+                return i, (float(x), float(y), side)
+
+
+def _crop_square(
+    photo: NDArray[np.uint8], square: tuple[float, float, float], size: int
+) -> NDArray[np.uint8]:
+    x, y, side = square
+    factor = size / side
+    move = np.array([[factor, 0, size / 2 - factor * x], [0, factor, size / 2 - factor * y]])
+    return np.asarray(
+        cv2.warpAffine(photo, move, (size, size), borderMode=cv2.BORDER_REFLECT_101), np.uint8
     )
-    learn, held_out = hold_out(images, config.held_out, seed)
-    trainer = Pretrainer(config, learn, held_out, run, Team(device=device), MEMORY)
-    backbone = trainer.train().trunk
-    return backbone.to("cpu"), trainer.held_out_errors[-1]
-
-
-def cut_squares(dataset: LabelledSet, random: np.random.Generator) -> Images:
-    """List squares around the objects, with room for crops within, and squares of background."""
-    pieces, labels = [], []
-    for photograph in dataset:
-        easy = photograph.labels.easy
-        squares = [_surround(box) for box in easy.boxes]
-        size = photograph.width, photograph.height
-        count = round(len(squares) * BACKGROUND_SHARE)
-        squares += [_pick_background(size, photograph.labels.boxes, random) for _ in range(count)]
-        labels += [*easy.classes.tolist(), *[len(dataset.classes)] * count]
-        for square in squares:
-            x1, y1, x2, y2 = square.clip(0, [*size, *size]).round().astype(int).tolist()
-            pieces.append(Piece(photograph.path, (x1, y1, x2, y2)))
-    classes = (*dataset.classes, BACKGROUND)
-    return Images(classes, tuple(pieces), np.array(labels, np.int64))
-
-
-def _surround(box: NDArray[np.float32]) -> NDArray[np.float64]:
-    """A square around a box, from whose middle a crop shows the object and a little more."""
-    middle = (box[:2] + box[2:]).astype(float) / 2
-    half = float((box[2:] - box[:2]).max()) * CONTEXT * MINIMUM_SIDE / 2
-    return np.concatenate([middle - half, middle + half])
-
-
-def _pick_background(
-    size: tuple[int, int], boxes: NDArray[np.float32], random: np.random.Generator
-) -> NDArray[np.float64]:
-    """A square in a photograph of (width, height) that overlaps no object by 0.3 or more."""
-    while True:
-        side = random.uniform(0.15, 0.7) * min(size)
-        corner = random.uniform(0, np.array(size) - side)
-        square = np.concatenate([corner, corner + side])
-        overlaps = box_iou(torch.from_numpy(square[None]), torch.from_numpy(boxes).double())
-        if not (overlaps >= 0.3).any():
-            return square

@@ -8,8 +8,7 @@ import torch
 
 from data import LabelledSet, Labels, make_synthetic_set, open_dataset
 from spp_detect.evaluation import detect_dataset, measure
-from spp_detect.experiments.demo import PHOTOGRAPHS, TRUNK_EPOCHS, train_detector
-from spp_detect.experiments.pretraining import pretrain_trunk
+from spp_detect.experiments.demo import PHOTOGRAPHS, train_detector, train_trunk
 from spp_detect.threads import get_threads, set_threads
 
 CPU = torch.device("cpu")
@@ -44,9 +43,8 @@ def shuffle_classes(dataset: LabelledSet) -> LabelledSet:
 
 
 @pytest.fixture(scope="module")
-def trunk(voc, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trunk")
-    return pretrain_trunk(open_dataset(voc, "train"), folder, TRUNK_EPOCHS, 1, CPU)[0]
+def trunk(voc):
+    return train_trunk(open_dataset(voc, "train"), CPU, seed=1)[0]
 
 
 def train_and_measure(dataset: LabelledSet, test: LabelledSet, trunk, folder) -> float:
