@@ -12,6 +12,7 @@ import torch
 from data import LabelledSet
 from proposals import load_boxes
 from spp_detect.backbones import Backbone, build_backbone, load_weights, read_fc_weights
+from spp_detect.classification.config import NO_PYRAMID
 from spp_detect.classification.network import is_classifier, read_config
 from spp_detect.config import (
     LOG_ODDS,
@@ -110,6 +111,13 @@ def adopt_classifier(weights: str) -> dict[str, Any]:
     return settings | ({"fc_width": config.fc_width} if config.fc_depth == FC_DEPTH["fc7"] else {})
 
 
+def _has_pyramid_of(weights: str, config: RunConfig) -> bool:
+    """Whether a classifier's fc6 takes the detector's pyramid; what is no classifier has none."""
+    if weights in ("", "imagenet", "none") or not is_classifier(weights):
+        return True
+    return read_config(weights).levels in (config.model.levels, NO_PYRAMID)
+
+
 def make_trunk(name: str, weights: str, seed: int) -> tuple[Backbone, str]:
     """Build a trunk with its first weights, and name these."""
     torch.manual_seed(seed)
@@ -142,7 +150,9 @@ def assemble_run(
     backbone, found = make_trunk(first.model.backbone, options.weights, first.model.seed)
     name = options.weights_name or found
     config = make_settings(options.preset, options.settings | {"weights": name})
-    fc_weights = read_fc_weights(backbone.name, options.weights) if config.has_fc else None
+    fc_weights = None
+    if config.has_fc and _has_pyramid_of(options.weights, config):
+        fc_weights = read_fc_weights(backbone.name, options.weights)
     boxes = load_boxes(Path(options.boxes)) if options.boxes else None
     return TrainingRun(
         out,

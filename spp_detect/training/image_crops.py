@@ -150,13 +150,15 @@ class CropSource:
 
     def draw(
         self, epoch: int, rows: NDArray[np.int64], size: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Draw a crop of each of some images.
 
         Returns
         -------
-        pixels : float32 (N, 3, size, size)
-            RGB values around 0 to 255; without the images that cannot be read.
+        pixels : uint8 (N, 3, size, size)
+            RGB, channels last in memory; without the images that cannot be read.
+        shifts : float32 (N, 3)
+            What is added to an image's colours.
         labels : int64 (N,)
             Their classes.
         """
@@ -169,8 +171,12 @@ class CropSource:
             crops.append(draw_crop(image, size, random))
             shifts.append(self.changes @ random.standard_normal(3))
             labels.append(self.prepared.images.labels[i])
-        pixels = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
-        # Channels last in memory, as the network wants them.
-        maps = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-        added = torch.from_numpy(np.array(shifts, np.float32).reshape(-1, 3, 1, 1))
-        return maps + added, torch.from_numpy(np.array(labels, np.int64))
+        added = np.array(shifts, np.float32).reshape(-1, 3)
+        known = torch.from_numpy(np.array(labels, np.int64))
+        return join_images(crops, size), torch.from_numpy(added), known
+
+
+def join_images(images: list[Photo], size: int) -> torch.Tensor:
+    """Join images (size, size, 3): uint8 (N, 3, size, size), channels last in memory."""
+    pixels = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)

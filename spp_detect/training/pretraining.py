@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -26,9 +27,12 @@ from spp_detect.dtype import use_precision
 from spp_detect.files import write_json, write_tensors
 from spp_detect.prefetch import work_ahead
 from spp_detect.progress import track
-from spp_detect.training.image_crops import CropSource, PreparedImages
+from spp_detect.training.image_crops import CropSource, PreparedImages, join_images
 from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.team import Team
+
+# Pixels, changes of colour, labels.
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 STATE = "pretraining.safetensors"  # of an interrupted run, in its work folder
 HISTORY = "history.json"
@@ -109,9 +113,9 @@ class Pretrainer:
         self.team.follow(self.network.state_dict().values())
         total = self.config.epochs * self.batches
         steps = track(self._read_ahead(begun), "pretraining", total - begun)
-        for step, (pixels, labels) in enumerate(steps, begun):
+        for step, drawn in enumerate(steps, begun):
             epoch, batch = divmod(step, self.batches)
-            self._learn(step, pixels, labels)
+            self._learn(step, *drawn)
             if batch + 1 == self.batches:
                 self._end_epoch(epoch)
             if self.team.leads and self._is_time(batch):
@@ -123,10 +127,10 @@ class Pretrainer:
             save_classifier(self.network, self.run)
         return self.network
 
-    def _read_ahead(self, begun: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _read_ahead(self, begun: int) -> Iterator[Batch]:
         """Draw this process's parts of the batches from one on, a few ahead, in threads."""
 
-        def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def draw(step: int) -> Batch:
             epoch, batch = divmod(step, self.batches)
             first = batch * self.config.batch
             rows = self.crops.order(epoch)[first : first + self.config.batch]
@@ -135,7 +139,9 @@ class Pretrainer:
 
         return work_ahead(draw, range(begun, self.config.epochs * self.batches))
 
-    def _learn(self, step: int, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    def _learn(
+        self, step: int, pixels: torch.Tensor, shifts: torch.Tensor, labels: torch.Tensor
+    ) -> None:
         """Take one step of the optimiser."""
         self.network.train()
         rate = find_rate(self.config, step, self.batches, self.held_out_errors)
@@ -151,7 +157,8 @@ class Pretrainer:
         sums = torch.zeros(3, dtype=torch.float64)
         if len(labels):
             labels = labels.to(self.device)
-            scores = self._score(pixels)
+            added = shifts.to(self.device)[:, :, None, None]
+            scores = self._score(pixels.to(self.device) + added)
             loss = functional.cross_entropy(scores, labels, reduction="sum")
             (loss / count.item()).backward()
             wrong = (scores.argmax(1) != labels).sum()
@@ -168,7 +175,7 @@ class Pretrainer:
 
     def _score(self, pixels: torch.Tensor) -> torch.Tensor:
         """Score images of RGB values, float32 (N, 3, H, W)."""
-        pixels = self.network.trunk.normalise_tensor(pixels.to(self.device))
+        pixels = self.network.trunk.normalise_tensor(pixels)
         with use_precision(self.config.precision, self.device):
             scores: torch.Tensor = self.network(
                 pixels.contiguous(memory_format=torch.channels_last)
@@ -213,7 +220,7 @@ class Pretrainer:
         parts = [own[i : i + self.config.batch] for i in range(0, len(own), self.config.batch)]
         for pixels, labels in work_ahead(self._cut_centres, parts):
             if len(labels):
-                scores = self._score(pixels).cpu()
+                scores = self._score(pixels.to(self.device).float()).cpu()
                 sums[0] += functional.cross_entropy(scores, labels, reduction="sum")
                 sums[1] += (scores.argmax(1) != labels).sum()
                 sums[2] += len(labels)
@@ -225,8 +232,7 @@ class Pretrainer:
         images = {i: self.held_out.read(i) for i in rows}
         crops = [cut_centre(image, size) for image in images.values() if image is not None]
         kept = [i for i, image in images.items() if image is not None]
-        pixels = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), torch.from_numpy(labels[kept])
+        return join_images(crops, size), torch.from_numpy(labels[kept])
 
     @property
     def held_out_errors(self) -> list[float]:
@@ -362,4 +368,13 @@ def describe_run(config: ClassifierConfig, images: Images, held_out: Images) -> 
         "classes": list(images.classes),
         "images": len(images),
         "held_out": len(held_out),
+        "fingerprint": [fingerprint_images(one) for one in (images, held_out)],
     }
+
+
+def fingerprint_images(images: Images) -> str:
+    """Hash the images' names, boxes and classes."""
+    digest = hashlib.sha256()
+    for piece, label in zip(images.pieces, images.labels.tolist(), strict=True):
+        digest.update(f"{piece.path.name} {piece.box} {label}\n".encode())
+    return digest.hexdigest()

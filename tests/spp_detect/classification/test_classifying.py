@@ -69,6 +69,23 @@ def test_a_run_leaves_its_model_and_what_it_measured(classifier, colours, capsys
     assert "epochs 12, now it is 5" in capsys.readouterr().err
 
 
+def test_a_run_does_not_go_on_with_other_images(classifier, colours, tmp_path, capsys):
+    """As many of the same classes, but not the same."""
+    other = tmp_path / "set"
+    for path in colours.rglob("*.png"):
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (other / path.parent.name / f"new_{path.name}").write_bytes(path.read_bytes())
+    assert run("pretrain", other, "--resume", "--out", classifier) == 2
+    assert "begun with other fingerprint" in capsys.readouterr().err
+
+
+def test_results_do_not_go_where_the_classifier_lies(classifier, colours, capsys):
+    before = (classifier / "metrics.json").read_bytes()
+    assert run("classify", classifier, colours, "--out", classifier) == 2
+    assert "expected another folder than RUN's" in capsys.readouterr().err
+    assert (classifier / "metrics.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("views", ["centre", "all"])
 def test_a_folder_with_labels_is_measured(classifier, colours, tmp_path, capsys, views):
     assert run("classify", classifier, colours, "--views", views, "--out", tmp_path) == 0
@@ -170,6 +187,17 @@ def test_from_classifier_to_detector(classifier, small_voc, tmp_path):
     model, own = (load_file(folder / "model.safetensors") for folder in (out, classifier))
     fc7 = next(tensor for name, tensor in model.items() if name.endswith("fc7.weight"))
     torch.testing.assert_close(fc7, own["fc.layers.fc7.weight"])
+
+
+def test_fc_layers_of_another_pyramid_are_left(classifier, small_voc, tmp_path):
+    """1, 2 has as many bins as 2, 1: the same number of values, in another order."""
+    out = tmp_path / "detector"
+    words = ["--out", out, "--weights", classifier, "--scales", 160, "--max-windows", 150]
+    words += ["--finetune", 1, "--set", "finetune_rates=1e-12,1e-12", "--set", "levels=1,2"]
+    assert run("train", small_voc, *words, "--device", "cpu") == 0
+    model, own = (load_file(folder / "model.safetensors") for folder in (out, classifier))
+    fc7 = next(tensor for name, tensor in model.items() if name.endswith("fc7.weight"))
+    assert not torch.allclose(fc7, own["fc.layers.fc7.weight"], atol=1e-3)
 
 
 def test_another_trunks_classifier_is_refused(classifier, small_voc, tmp_path, capsys):
