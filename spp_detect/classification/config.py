@@ -63,7 +63,7 @@ class ClassifierConfig:
     colour: float = 0.1  # spread of the change along the principal components of colours
     # "normal": weights from N(0, init_stddev), as the paper. "normed": weights by He et al. 2015
     # and a batch norm after each layer while it learns, folded away at the end; AdamW, whose rate
-    # rises and falls once, in a cycle. It is the faster one by far on few images.
+    # rises and falls once, in a cycle: for few images.
     start: str = "normal"
     init_stddev: float = 0.01
 

@@ -108,8 +108,8 @@ def _parse_numbers(
         "--start",
         type=click.Choice(["normal", "normed"]),
         help="normal, as the paper: weights at random, the rate a tenth after each plateau, twice. "
-        "normed: batch norms while it learns, AdamW, and the rate rises and falls once: far faster "
-        "on few images.",
+        "normed, meant for few images: batch norms while it learns, AdamW, and the rate rises and "
+        "falls once.",
     ),
     click.option(
         "--init-stddev",

@@ -112,10 +112,10 @@ class Pretrainer:
         begun = self._restore()
         self.team.follow(self.network.state_dict().values())
         total = self.config.epochs * self.batches
-        steps = track(self._read_ahead(begun), "pretraining", total - begun)
+        steps = track(self.read_ahead(begun), "pretraining", total - begun)
         for step, drawn in enumerate(steps, begun):
             epoch, batch = divmod(step, self.batches)
-            self._learn(step, *drawn)
+            self.learn(step, *drawn)
             if batch + 1 == self.batches:
                 self._end_epoch(epoch)
             if self.team.leads and self._is_time(batch):
@@ -127,7 +127,7 @@ class Pretrainer:
             save_classifier(self.network, self.run)
         return self.network
 
-    def _read_ahead(self, begun: int) -> Iterator[Batch]:
+    def read_ahead(self, begun: int) -> Iterator[Batch]:
         """Draw this process's parts of the batches from one on, a few ahead, in threads."""
 
         def draw(step: int) -> Batch:
@@ -139,7 +139,7 @@ class Pretrainer:
 
         return work_ahead(draw, range(begun, self.config.epochs * self.batches))
 
-    def _learn(
+    def learn(
         self, step: int, pixels: torch.Tensor, shifts: torch.Tensor, labels: torch.Tensor
     ) -> None:
         """Take one step of the optimiser."""

@@ -85,14 +85,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(stripes, tmp_path, monkeypatch, start
     whole.train()
     monkeypatch.setattr(pretraining, "SECONDS_BETWEEN_STATES", 0.0)
     stopped = make_trainer(tmp_path / "stopped", images, **settings)
-    learn = stopped._learn
+    learn = stopped.learn
 
     def learn_and_stop(step, *batch):
         if step == 6:
             raise StoppedError
         learn(step, *batch)
 
-    monkeypatch.setattr(stopped, "_learn", learn_and_stop)
+    monkeypatch.setattr(stopped, "learn", learn_and_stop)
     with pytest.raises(StoppedError):
         stopped.train()
     assert len(stopped.history) == 1
