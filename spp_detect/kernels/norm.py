@@ -68,16 +68,23 @@ def normalise_with_torch(x: torch.Tensor) -> torch.Tensor:
     return x * (1 + ALPHA * mean).pow(-0.75)
 
 
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _add_rows(one, other, y):  # type: ignore[no-untyped-def]
+    """Sum products of two arrays over a row and its neighbours; a column more on each side."""
+    height, width, channels = one.shape
+    sums = np.zeros((width + 2, channels), np.float32)
+    for near in range(max(y - 1, 0), min(y + 2, height)):
+        for column in range(width):
+            for c in range(channels):
+                sums[column + 1, c] += one[near, column, c] * other[near, column, c]
+    return sums
+
+
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
 def _normalise(x, alpha, normed):  # type: ignore[no-untyped-def]
     height, width, channels = x.shape
     for y in numba.prange(height):
-        # Sums of squares of three rows, one column more on each side.
-        sums = np.zeros((width + 2, channels), np.float32)
-        for near in range(max(y - 1, 0), min(y + 2, height)):
-            for column in range(width):
-                for c in range(channels):
-                    sums[column + 1, c] += x[near, column, c] * x[near, column, c]
+        sums = _add_rows(x, x, y)
         for column in range(width):
             for c in range(channels):
                 near_sum = sums[column, c] + sums[column + 1, c] + sums[column + 2, c]
@@ -86,29 +93,20 @@ def _normalise(x, alpha, normed):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _differentiate(x, given, alpha, products, found):  # type: ignore[no-untyped-def]
-    """Compute g s^-3/4 - 3/2 alpha x (sum over the neighbours of g x s^-7/4), s the norm's sum."""
+def _differentiate(x, given, alpha, scaled, found):  # type: ignore[no-untyped-def]
+    """Compute g s^-3/4 - 3/2 alpha x (sum over the neighbours of x g s^-7/4), s the norm's sum."""
     height, width, channels = x.shape
     for y in numba.prange(height):
-        sums = np.zeros((width + 2, channels), np.float32)
-        for near in range(max(y - 1, 0), min(y + 2, height)):
-            for column in range(width):
-                for c in range(channels):
-                    sums[column + 1, c] += x[near, column, c] * x[near, column, c]
+        sums = _add_rows(x, x, y)
         for column in range(width):
             for c in range(channels):
                 near_sum = sums[column, c] + sums[column + 1, c] + sums[column + 2, c]
                 s = np.float32(1) + alpha * near_sum
                 root = np.sqrt(s)
-                scaled = given[y, column, c] / (root * np.sqrt(root))
-                found[y, column, c] = scaled
-                products[y, column, c] = scaled * x[y, column, c] / s
+                found[y, column, c] = given[y, column, c] / (root * np.sqrt(root))
+                scaled[y, column, c] = found[y, column, c] / s
     for y in numba.prange(height):
-        sums = np.zeros((width + 2, channels), np.float32)
-        for near in range(max(y - 1, 0), min(y + 2, height)):
-            for column in range(width):
-                for c in range(channels):
-                    sums[column + 1, c] += products[near, column, c]
+        sums = _add_rows(x, scaled, y)
         for column in range(width):
             for c in range(channels):
                 near_sum = sums[column, c] + sums[column + 1, c] + sums[column + 2, c]
