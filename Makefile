@@ -45,6 +45,7 @@ bench: install $(RUN)/metrics.json
 	$(BIN)/python benchmarks/svm_solver.py --out $(BENCH)/svm_solver.json
 	$(BIN)/python benchmarks/selective_search.py $(DATA) --out $(BENCH)/selective_search.json
 	$(BIN)/python benchmarks/finetuning.py $(DATA) $(WEIGHTS) --out $(BENCH)/finetuning.json
+	$(BIN)/python benchmarks/pretraining.py $(DATA) --split train --out $(BENCH)/pretraining.json
 	$(BIN)/python benchmarks/detection.py $(RUN) $(DATA) --out $(BENCH)/detection.json
 	$(BIN)/python benchmarks/beside_other_work.py $(RUN) $(DATA) --out $(BENCH)/beside_other_work.json
 	$(BIN)/spp-detect benchmark $(RUN) $(DATA) --images 5 --out $(BENCH)/rcnn
