@@ -227,7 +227,7 @@ def test_the_kernels_gradient_is_that_of_torch(shape, kind, tolerance):
     random = np.random.default_rng(0)
     maps = torch.from_numpy(random.normal(0, 300, shape)).to(kind)
     given = torch.from_numpy(random.normal(0, 1, shape)).to(kind)
-    found, expected = (maps.to(one).requires_grad_() for one in (kind, torch.float64))
+    found, expected = (maps.clone().to(one).requires_grad_() for one in (kind, torch.float64))
     WithinChannelNorm()(found).backward(given)
     normalise_with_torch(expected).backward(given.double())
     assert found.grad.dtype == kind
@@ -319,7 +319,8 @@ def test_normalise_equals_float_arithmetic_to_the_bit(name):
 
 
 def test_inputs_of_the_trunks():
-    for name in ("zf5", "zf5_paper"):
+    papers = {"zf5", "zf5_paper", "convnet5", "overfeat5", "overfeat7"}
+    for name in papers:
         assert trunk(name).normalise(PHOTO)[0, :, 0].tolist() == [
             [-128, -98],
             [0, -108],
@@ -327,7 +328,7 @@ def test_inputs_of_the_trunks():
         ]
     transform = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     wanted = transform(torch.from_numpy(PHOTO).permute(2, 0, 1)[None] / 255)
-    for name in set(GEOMETRY) - {"zf5", "zf5_paper"}:
+    for name in set(GEOMETRY) - papers:
         torch.testing.assert_close(trunk(name).normalise(PHOTO), wanted)
 
 

@@ -19,7 +19,11 @@ from spp_detect.inference_copy import InferenceCopy
 timm = pytest.importorskip("timm")
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "vgg16"])
+# vgg16's centres lie between two pixels. Of timm's nets 16 pixels are demanded, Overfeat has 12.
+MEASURED = [name for name in BACKBONES if name not in ("vgg16", "overfeat5", "overfeat7")]
+
+
+@pytest.mark.parametrize("name", MEASURED)
 def test_the_measured_grid_is_the_formulas(name):
     backbone = build_backbone(name)
     assert measure_grid_by_gradient(backbone.layers, name) == backbone.grid

@@ -9,7 +9,7 @@ from torch.nn import functional
 from spp_detect.backbones import build_backbone
 from spp_detect.classification import image_features
 from spp_detect.classification.image_features import ImageFeature
-from spp_detect.cli import classifying
+from spp_detect.cli import transferring
 from spp_detect.config import ConfigError
 from spp_detect.pyramid import SpatialPyramidPool
 
@@ -97,4 +97,4 @@ def test_refusals(name, view, told):
 
 
 def test_the_command_line_knows_all():
-    assert classifying.OF_TRUNKS == image_features.FEATURES
+    assert transferring.OF_TRUNKS == image_features.FEATURES

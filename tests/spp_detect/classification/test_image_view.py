@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spp_detect.classification.image_view import VIEWS, view_photo
-from spp_detect.cli import classifying
+from spp_detect.cli import transferring
 from spp_detect.config import ConfigError
 
 
@@ -50,4 +50,4 @@ def test_refusals(view, size):
 
 
 def test_the_command_line_knows_all():
-    assert classifying.VIEWS == VIEWS
+    assert transferring.VIEWS == VIEWS

@@ -188,7 +188,7 @@ def test_other_data_is_told_in_one_line(colours, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     cases = (
         (voc, "has the splits test, train, trainval; expected train, val, test"),
-        (tmp_path / "empty", "no subfolder"),
+        (tmp_path / "empty", "holds no folder of a class"),
         (tmp_path / "absent", "no such folder"),
     )
     for data, told in cases:
