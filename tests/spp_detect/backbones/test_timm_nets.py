@@ -19,7 +19,7 @@ from spp_detect.inference_copy import InferenceCopy
 timm = pytest.importorskip("timm")
 
 
-# vgg16's centres lie between two pixels. Of timm's nets 16 pixels are demanded, Overfeat has 12.
+# Of timm's nets cells 16 pixels apart are demanded; Overfeat's lie 12 apart.
 MEASURED = [name for name in BACKBONES if name not in ("vgg16", "overfeat5", "overfeat7")]
 
 

@@ -50,6 +50,17 @@ def finish(process):
     assert process.returncode == 0, told
 
 
+def resume_until_done(*words):
+    """Go on with a run; again where Ray ends the process by a failed check of its own (2.59)."""
+    for _ in range(3):
+        process = start_training(*words)
+        _, told = process.communicate(timeout=PATIENCE)
+        if process.returncode == 0:
+            return
+        assert "discovered a bug in Ray" in told, told
+    pytest.fail("Ray failed three times")
+
+
 @pytest.fixture(scope="module")
 def alone(small_voc, tmp_path_factory):
     """The run of one machine, in one thread."""
@@ -104,7 +115,7 @@ def test_neither_dead_workers_nor_a_dead_driver_change_the_model(
     assert driver.returncode == -signal.SIGKILL
     names = ("windows.bin", "feature_scale.json", "svms.safetensors", "regression-000.safetensors")
     stamps = {name: (out / "work" / name).stat().st_mtime_ns for name in names}
-    finish(start_training("--out", out, "--resume", *words))
+    resume_until_done("--out", out, "--resume", *words)
     assert (out / MODEL).read_bytes() == (alone / MODEL).read_bytes()
     assert {name: (out / "work" / name).stat().st_mtime_ns for name in names} == stamps
     assert not [*out.glob("work/mining*"), *out.rglob(".*-*")]
