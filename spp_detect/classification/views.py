@@ -13,6 +13,7 @@ from spp_detect.classification.config import MINIMUM_SIDE
 from spp_detect.classification.network import Classifier, ClassifierError
 from spp_detect.classification.view_names import CROPPED
 from spp_detect.inference_copy import InferenceCopy
+from spp_detect.mirror import mirror_photo
 from spp_detect.projection import clamp_cells, locate_windows
 
 Photo = NDArray[np.uint8]
@@ -84,7 +85,7 @@ class Viewer:
     def score_full(self, photo: Photo) -> torch.Tensor:
         """Score the full image and its mirror image: (2, C)."""
         resized = resize_image(photo, self.size * MINIMUM_SIDE)
-        both = [self._compute_maps(one) for one in (resized, mirror(resized))]
+        both = [self._compute_maps(one) for one in (resized, mirror_photo(resized))]
         return self._score_pooled(torch.cat([self.network.pyramid(maps) for maps in both]))
 
     def _score_crops(
@@ -92,7 +93,7 @@ class Viewer:
     ) -> torch.Tensor:
         resized = resize_image(photo, self.size * MINIMUM_SIDE)
         crops = [resized[y1:y2, x1:x2] for x1, y1, x2, y2 in views.astype(int).tolist()]
-        pixels = [self.network.trunk.normalise(mirror(c) if mirrored else c) for c in crops]
+        pixels = [self.network.trunk.normalise(mirror_photo(c) if mirrored else c) for c in crops]
         maps = self.trunk(_lay_out(torch.cat(pixels).to(self.device)))
         return self._score_pooled(self.network.pyramid(maps))
 
@@ -102,7 +103,7 @@ class Viewer:
         height, width = resized.shape[:2]
         views = list_views((width, height), self.size)[:count]
         pooled = []
-        for one in (resized, mirror(resized)):
+        for one in (resized, mirror_photo(resized)):
             maps = self._compute_maps(one)[0]
             cells = locate_windows(views, (1.0, 1.0), self.network.trunk.grid, RULE)
             clamped = torch.from_numpy(clamp_cells(cells, maps.shape[1:])).to(self.device)
@@ -157,11 +158,6 @@ def _shorten(photo: Photo) -> Photo:
     most = LONGEST * min(height, width)
     x, y = max(0, width - most) // 2, max(0, height - most) // 2
     return photo[y : y + most, x : x + most]
-
-
-def mirror(photo: Photo) -> Photo:
-    """Turn left and right of an image around."""
-    return np.ascontiguousarray(photo[:, ::-1])
 
 
 def list_views(size: tuple[int, int], side: int) -> NDArray[np.float32]:

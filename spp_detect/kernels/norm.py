@@ -35,7 +35,7 @@ def normalise_within_channel(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Norm(torch.autograd.Function):
-    """The norm and its gradient by numba: torch's take a third of a training step of ZF-5."""
+    """The norm and its gradient by numba, in few passes over the memory; torch's take many."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:

@@ -98,9 +98,6 @@ class PretrainingRun:
         path = self.folder / RUN
         if path.is_file():
             check_identity(path, identity, "the run was")
-        elif self.team.leads:
-            asked = {"data": self.options.data, "split": self.options.split}
-            write_json(path, identity | asked)
         metrics = self.folder / "metrics.json"
         if metrics.is_file():
             found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
@@ -109,6 +106,9 @@ class PretrainingRun:
         trainer = Pretrainer(
             self.config, self.images, self.held_out, self.folder, self.team, *memory
         )
+        if self.team.leads and not path.is_file():  # what is refused before leaves nothing
+            asked = {"data": self.options.data, "split": self.options.split}
+            write_json(path, identity | asked)
         trainer.train()
         numbers = {
             "held_out_error": trainer.history[-1][-1],

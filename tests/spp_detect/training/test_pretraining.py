@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spp_detect.classification.config import ClassifierConfig
-from spp_detect.classification.images import Images, Piece, list_images, open_images
+from spp_detect.classification.images import Images, Piece, open_images
 from spp_detect.classification.network import Classifier, load_classifier
 from spp_detect.training import pretraining
 from spp_detect.training.image_crops import CropSource, PreparedImages, draw_crop, measure_colours
@@ -278,9 +278,3 @@ def test_a_trunk_with_norms_keeps_its_own_start():
     config = ClassifierConfig("resnet18", start="normed", fc_width=8)
     expected = Classifier(config, ("a", "b")).trunk.state_dict()
     assert list(start_network(config, ("a", "b")).trunk.state_dict()) == list(expected)
-
-
-def test_list_images_of_a_folder(stripes):
-    from data import open_image_folder
-
-    assert len(list_images(open_image_folder(stripes))) == 40
