@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,35 @@ def test_what_was_freed_between_pieces_in_use_goes_back() -> None:
     hand_back()
     assert before - measure_resident() > 0.8 * 1000 * PIECE
     assert all(piece.all() for piece in kept)
+
+
+# Faults of a page are what taking fresh memory costs.
+TAKE_AND_FREE = """
+import resource, sys
+import numpy as np
+from spp_detect.heap import hand_back, keep_freed
+if sys.argv[1] == "keep":
+    keep_freed()
+np.ones(200_000_000, np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(200_000_000, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+hand_back()
+print(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_large_pieces_are_kept_until_they_are_handed_back() -> None:
+    def run(*words: str) -> list[int]:
+        command = [sys.executable, "-c", TAKE_AND_FREE, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [int(word) for word in done.stdout.split()]
+
+    (fresh, least), (kept, left) = run("fresh"), run("keep")
+    assert kept < fresh / 100
+    assert left < least + 20_000_000
 
 
 def test_memory_goes_back_while_photographs_are_prepared(
