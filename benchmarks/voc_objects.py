@@ -18,7 +18,7 @@ from spp_detect import progress
 from spp_detect.classification.classify import classify, measure_errors
 from spp_detect.classification.images import open_images
 from spp_detect.classification.network import load_classifier
-from spp_detect.classification.view_names import CROPPED, VIEW_NAMES
+from spp_detect.classification.view_names import CROPPED
 from spp_detect.classification.views import Viewer
 from spp_detect.files import write_json
 from spp_detect.provenance import record_run
@@ -79,25 +79,30 @@ def main() -> None:
     parser.add_argument("--fc-width", type=int, default=4096)
     parser.add_argument("--start", default="normed")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--views", default=",".join(VIEW_NAMES))
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--views", default="centre,ten-on-maps,full", help="of each seed")
+    parser.add_argument("--more-views", default="ten,96-on-maps,all", help="of the first seed")
     arguments = parser.parse_args()
     sizes = tuple(int(size) for size in arguments.sizes.split(","))
     usual = {
         "backbone": arguments.backbone,
         "epochs": arguments.epochs,
         "fc_width": arguments.fc_width,
+        "rate": arguments.rate,
         "start": arguments.start,
     }
     errors: dict[str, list[dict[str, float]]] = {}
     with progress.show():
-        for seed in map(int, arguments.seeds.split(",")):
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+        for seed in seeds:
+            views = arguments.views.split(",")
+            views += arguments.more_views.split(",") if seed == seeds[0] else []
             for name, own in list_variants(sizes).items():
                 run = arguments.work / f"{name.replace(' ', '_')}_{seed}"
                 run.mkdir(parents=True, exist_ok=True)
                 settings = usual | own | {"seed": seed}
                 asked = PretrainingOptions(str(arguments.voc), arguments.train_split, settings)
                 PretrainingRun(run, asked, Team(device=CPU), MEMORY, MAX_SIDE).train()
-                views = arguments.views.split(",")
                 measured = measure_run(run, arguments.voc, arguments.test_split, views)
                 errors.setdefault(name, []).append(measured)
                 told = {one: summarise(each) for one, each in errors.items()}

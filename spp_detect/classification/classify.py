@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from data import DataError
 from spp_detect.classification.images import Images, Piece
-from spp_detect.classification.views import Viewer
+from spp_detect.classification.views import Viewer, average
 
 logger = logging.getLogger(__name__)
 
+GROUP = 16  # images that the fc layers see at once
 BEST = 5  # of the classes; the right one is among them or the image is a top-5 error
 
 
@@ -29,10 +31,18 @@ def classify(
     tuple of int and float64 (C,)
         The image's number and the classes' probabilities.
     """
+    readable = _leave_out(images, max_side)
+    while group := [(i, viewer.pool(image, views)) for i, image in islice(readable, GROUP)]:
+        numbers, pooled = zip(*group, strict=True)
+        yield from zip(numbers, average(viewer.score(pooled)), strict=True)
+
+
+def _leave_out(images: Images, max_side: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Images that can be read, and their numbers."""
     blamed: set[Path] = set()
     for i, (piece, image) in enumerate(zip(images.pieces, images.read(max_side), strict=True)):
         if not isinstance(image, DataError):
-            yield i, viewer.look(image, views)
+            yield i, image
         elif piece.path not in blamed:
             blamed.add(piece.path)
             logger.warning("%s; left out", image)

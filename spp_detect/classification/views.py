@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -42,7 +42,13 @@ class Viewer:
         self.size = network.config.size
 
     def look(self, photo: Photo, views: str) -> NDArray[np.float64]:
-        """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS.
+        """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS."""
+        (mean,) = average(self.score([self.pool(photo, views)]))
+        return mean
+
+    @torch.inference_mode()
+    def pool(self, photo: Photo, views: str) -> torch.Tensor:
+        """Pool an image's views: float32 (V, D).
 
         Raises
         ------
@@ -53,52 +59,56 @@ class Viewer:
             raise ClassifierError(
                 f"views {views}: expected {' or '.join(CROPPED)}, the network has no pyramid"
             )
-        probabilities = torch.cat([scorer(self, photo) for scorer in VIEWS[views]])
-        mean: NDArray[np.float64] = probabilities.double().mean(dim=0).cpu().numpy()
-        return mean
+        return torch.cat([pool(self, photo) for pool in VIEWS[views]])
 
     @torch.inference_mode()
-    def score_centre(self, photo: Photo) -> torch.Tensor:
-        """Score the centre crop: (1, C)."""
-        return self._score_crops(photo, list_views(self._resized_size(photo), self.size)[:1])
+    def score(self, pooled: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Score the pooled views (V, D) of some images: probabilities, float32 (V, C) of each.
 
-    @torch.inference_mode()
-    def score_ten_crops(self, photo: Photo) -> torch.Tensor:
-        """Score ten crops, centre and corners and their mirror images: (10, C)."""
+        All at once: of a single view, reading the fc layers' weights takes most of the time.
+        """
+        described = self.network.fc.infer(torch.cat(list(pooled)), self.network.config.precision)
+        probabilities = self.network.fc8(described).softmax(dim=1)
+        return list(probabilities.split([len(one) for one in pooled]))
+
+    def pool_centre(self, photo: Photo) -> torch.Tensor:
+        """Pool the centre crop: (1, D)."""
+        return self._pool_crops(photo, list_views(self._resized_size(photo), self.size)[:1])
+
+    def pool_ten_crops(self, photo: Photo) -> torch.Tensor:
+        """Pool ten crops, centre and corners and their mirror images: (10, D)."""
         views = list_views(self._resized_size(photo), self.size)[:5]
         return torch.cat(
-            [self._score_crops(photo, views), self._score_crops(photo, views, mirrored=True)]
+            [self._pool_crops(photo, views), self._pool_crops(photo, views, mirrored=True)]
         )
 
-    @torch.inference_mode()
-    def score_ten_on_maps(self, photo: Photo) -> torch.Tensor:
-        """Score the same ten as windows of the image's map and of its mirror image's: (10, C)."""
-        return self._score_on_maps(photo, self.size * MINIMUM_SIDE, 5)
+    def pool_ten_on_maps(self, photo: Photo) -> torch.Tensor:
+        """Pool the same ten as windows of the image's map and of its mirror image's: (10, D)."""
+        return self._pool_on_maps(photo, self.size * MINIMUM_SIDE, 5)
 
-    @torch.inference_mode()
-    def score_96_on_maps(self, photo: Photo) -> torch.Tensor:
-        """Score 18 windows of maps at each of six scales, 6 at the least: (96, C)."""
+    def pool_96_on_maps(self, photo: Photo) -> torch.Tensor:
+        """Pool 18 windows of maps at each of six scales, 6 at the least: (96, D)."""
         scales = [self.size * scale / VIEW_SCALES[0] for scale in VIEW_SCALES]
-        return torch.cat([self._score_on_maps(photo, scale, 9) for scale in scales])
+        return torch.cat([self._pool_on_maps(photo, scale, 9) for scale in scales])
 
-    @torch.inference_mode()
-    def score_full(self, photo: Photo) -> torch.Tensor:
-        """Score the full image and its mirror image: (2, C)."""
+    def pool_full(self, photo: Photo) -> torch.Tensor:
+        """Pool the full image and its mirror image: (2, D)."""
         resized = resize_image(photo, self.size * MINIMUM_SIDE)
         both = [self._compute_maps(one) for one in (resized, mirror_photo(resized))]
-        return self._score_pooled(torch.cat([self.network.pyramid(maps) for maps in both]))
+        return torch.cat([self.network.pyramid(maps) for maps in both])
 
-    def _score_crops(
+    def _pool_crops(
         self, photo: Photo, views: NDArray[np.float32], *, mirrored: bool = False
     ) -> torch.Tensor:
         resized = resize_image(photo, self.size * MINIMUM_SIDE)
         crops = [resized[y1:y2, x1:x2] for x1, y1, x2, y2 in views.astype(int).tolist()]
         pixels = [self.network.trunk.normalise(mirror_photo(c) if mirrored else c) for c in crops]
         maps = self.trunk(_lay_out(torch.cat(pixels).to(self.device)))
-        return self._score_pooled(self.network.pyramid(maps))
+        pooled: torch.Tensor = self.network.pyramid(maps)
+        return pooled
 
-    def _score_on_maps(self, photo: Photo, scale: float, count: int) -> torch.Tensor:
-        """Score the first `count` views at a scale, each on two maps: (2V, C)."""
+    def _pool_on_maps(self, photo: Photo, scale: float, count: int) -> torch.Tensor:
+        """Pool the first `count` views at a scale, each on two maps: (2V, D)."""
         resized = resize_image(photo, scale)
         height, width = resized.shape[:2]
         views = list_views((width, height), self.size)[:count]
@@ -109,29 +119,29 @@ class Viewer:
             clamped = torch.from_numpy(clamp_cells(cells, maps.shape[1:])).to(self.device)
             rows = maps.permute(1, 2, 0).contiguous()
             pooled.append(self.network.pyramid.pool_windows(rows, clamped))
-        return self._score_pooled(torch.cat(pooled))
+        return torch.cat(pooled)
 
     def _compute_maps(self, photo: Photo) -> torch.Tensor:
         return self.trunk(_lay_out(self.network.trunk.normalise(photo).to(self.device)))
-
-    def _score_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Probabilities of pooled views, float32 (V, C)."""
-        described = self.network.fc.infer(pooled, self.network.config.precision)
-        return self.network.fc8(described).softmax(dim=1)
 
     def _resized_size(self, photo: Photo) -> tuple[int, int]:
         return fit_size(photo, self.size * MINIMUM_SIDE)
 
 
-Scorer = Callable[[Viewer, Photo], torch.Tensor]
-VIEWS: dict[str, tuple[Scorer, ...]] = {
-    "centre": (Viewer.score_centre,),
-    "ten": (Viewer.score_ten_crops,),
-    "ten-on-maps": (Viewer.score_ten_on_maps,),
-    "96-on-maps": (Viewer.score_96_on_maps,),
-    "full": (Viewer.score_full,),
-    "all": (Viewer.score_96_on_maps, Viewer.score_full),
+Pool = Callable[[Viewer, Photo], torch.Tensor]
+VIEWS: dict[str, tuple[Pool, ...]] = {
+    "centre": (Viewer.pool_centre,),
+    "ten": (Viewer.pool_ten_crops,),
+    "ten-on-maps": (Viewer.pool_ten_on_maps,),
+    "96-on-maps": (Viewer.pool_96_on_maps,),
+    "full": (Viewer.pool_full,),
+    "all": (Viewer.pool_96_on_maps, Viewer.pool_full),
 }
+
+
+def average(scored: Iterable[torch.Tensor]) -> list[NDArray[np.float64]]:
+    """Average the views of each image: float64 (C,)."""
+    return [views.double().mean(dim=0).cpu().numpy() for views in scored]
 
 
 def fit_size(photo: Photo, short_side: float) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from spp_detect.classification.views import (
     VIEW_SCALES,
     VIEWS,
     Viewer,
+    average,
     fit_size,
     list_views,
     resize_image,
@@ -76,15 +77,29 @@ def score_slowly(viewer, crops):
         return functional.softmax(torch.cat(scores), 1).numpy()
 
 
+def score_views(viewer, photo, views):
+    return viewer.score([viewer.pool(photo, views)])[0]
+
+
 def test_ten_crops_one_by_one():
     viewer, photo = make_viewer(), make_photo()
     resized = cv2.resize(photo, (169, 110), interpolation=cv2.INTER_AREA)  # 96 · 256/224 = 110
     starts = [(36, 7), (0, 0), (73, 0), (0, 14), (73, 14)]
     crops = [resized[y : y + SIZE, x : x + SIZE] for x, y in starts]
     expected = score_slowly(viewer, crops + [crop[:, ::-1] for crop in crops])
-    np.testing.assert_allclose(viewer.score_ten_crops(photo).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(score_views(viewer, photo, "ten").numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(viewer.look(photo, "centre"), expected[0], atol=1e-5)
     np.testing.assert_allclose(viewer.look(photo, "ten"), expected.mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("views", VIEW_NAMES)
+def test_images_together_as_one_by_one(views):
+    viewer = make_viewer(fc_depth=2, fc_width=64)
+    photos = [make_photo(), make_photo(240, 130, seed=1), make_photo(110, 110, seed=2)]
+    alone = [viewer.look(photo, views) for photo in photos]
+    together = average(viewer.score([viewer.pool(photo, views) for photo in photos]))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.ptp(alone, axis=0).max() > 1e-4
 
 
 def test_the_full_image_in_one_pass():
@@ -100,8 +115,8 @@ def test_a_view_on_a_map_sees_the_cells_of_its_crop():
     viewer = make_viewer(levels=(1,))
     photo = np.zeros((110, 400, 3), np.uint8)
     photo[:, :200], photo[:, 200:] = (200, 30, 60), (20, 180, 240)
-    crops = viewer.score_ten_crops(photo).numpy()
-    on_maps = viewer.score_ten_on_maps(photo).numpy()
+    crops = score_views(viewer, photo, "ten").numpy()
+    on_maps = score_views(viewer, photo, "ten-on-maps").numpy()
     order = [1, 2, 3, 4]  # the corners: of one colour each
     one_colour = crops[order]
     assert np.abs(one_colour[0] - one_colour[1]).max() > 0.05  # they are told apart
@@ -130,7 +145,8 @@ def test_96_views_cost_a_pass_for_each_scale_and_mirror_image():
 
 def test_averages_of_views_weigh_each_alike():
     viewer, photo = make_viewer(), make_photo()
-    ninety_six, full = viewer.score_96_on_maps(photo), viewer.score_full(photo)
+    ninety_six = score_views(viewer, photo, "96-on-maps")
+    full = score_views(viewer, photo, "full")
     assert (len(ninety_six), len(full)) == (96, 2)
     mean = torch.cat([ninety_six, full]).double().mean(0).numpy()
     np.testing.assert_allclose(viewer.look(photo, "all"), mean, atol=1e-12)
