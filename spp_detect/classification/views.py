@@ -19,6 +19,7 @@ from spp_detect.projection import clamp_cells, locate_windows
 Photo = NDArray[np.uint8]
 # Short sides of the 96 views, beside the training's 224.
 VIEW_SCALES = (224, 256, 300, 360, 448, 560)
+MOST_VIEWS = 9
 RULE = "paper"
 LONGEST = 10  # long side over short; of longer images the middle is looked at
 
@@ -40,6 +41,7 @@ class Viewer:
         precision = network.config.precision
         self.trunk = InferenceCopy(network.trunk, precision)
         self.size = network.config.size
+        self.least_side = self.size * MINIMUM_SIDE  # of an image that crops are taken of
 
     def look(self, photo: Photo, views: str) -> NDArray[np.float64]:
         """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS."""
@@ -73,45 +75,46 @@ class Viewer:
 
     def pool_centre(self, photo: Photo) -> torch.Tensor:
         """Pool the centre crop: (1, D)."""
-        return self._pool_crops(photo, list_views(self._resized_size(photo), self.size)[:1])
+        return self._pool_crops(self._cut_crops(photo, self.least_side, 1))
 
     def pool_ten_crops(self, photo: Photo) -> torch.Tensor:
         """Pool ten crops, centre and corners and their mirror images: (10, D)."""
-        views = list_views(self._resized_size(photo), self.size)[:5]
-        return torch.cat(
-            [self._pool_crops(photo, views), self._pool_crops(photo, views, mirrored=True)]
-        )
+        return self.pool_crops(photo, self.least_side, 5)
 
     def pool_ten_on_maps(self, photo: Photo) -> torch.Tensor:
         """Pool the same ten as windows of the image's map and of its mirror image's: (10, D)."""
-        return self._pool_on_maps(photo, self.size * MINIMUM_SIDE, 5)
+        return self.pool_on_maps(photo, self.least_side, 5)
 
     def pool_96_on_maps(self, photo: Photo) -> torch.Tensor:
         """Pool 18 windows of maps at each of six scales, 6 at the least: (96, D)."""
-        scales = [self.size * scale / VIEW_SCALES[0] for scale in VIEW_SCALES]
-        return torch.cat([self._pool_on_maps(photo, scale, 9) for scale in scales])
+        return torch.cat([self.pool_on_maps(photo, side) for side in self.list_sides()])
 
-    def pool_full(self, photo: Photo) -> torch.Tensor:
-        """Pool the full image and its mirror image: (2, D)."""
-        resized = resize_image(photo, self.size * MINIMUM_SIDE)
+    def pool_full(self, photo: Photo, side: float | None = None) -> torch.Tensor:
+        """Pool the full image and its mirror image: (2, D).
+
+        Parameters
+        ----------
+        photo : uint8 (H, W, 3)
+            The image.
+        side : float, optional
+            Its short side in pixels where it is looked at; by default that of the crops' images.
+        """
+        resized = resize_image(photo, side or self.least_side)
         both = [self._compute_maps(one) for one in (resized, mirror_photo(resized))]
         return torch.cat([self.network.pyramid(maps) for maps in both])
 
-    def _pool_crops(
-        self, photo: Photo, views: NDArray[np.float32], *, mirrored: bool = False
-    ) -> torch.Tensor:
-        resized = resize_image(photo, self.size * MINIMUM_SIDE)
-        crops = [resized[y1:y2, x1:x2] for x1, y1, x2, y2 in views.astype(int).tolist()]
-        pixels = [self.network.trunk.normalise(mirror_photo(c) if mirrored else c) for c in crops]
-        maps = self.trunk(_lay_out(torch.cat(pixels).to(self.device)))
-        pooled: torch.Tensor = self.network.pyramid(maps)
-        return pooled
+    def list_sides(self) -> list[float]:
+        """List the short sides of the 96 views' images, in pixels."""
+        return [self.size * scale / VIEW_SCALES[0] for scale in VIEW_SCALES]
 
-    def _pool_on_maps(self, photo: Photo, scale: float, count: int) -> torch.Tensor:
-        """Pool the first `count` views at a scale, each on two maps: (2V, D)."""
-        resized = resize_image(photo, scale)
-        height, width = resized.shape[:2]
-        views = list_views((width, height), self.size)[:count]
+    def pool_crops(self, photo: Photo, side: float, count: int = MOST_VIEWS) -> torch.Tensor:
+        """Pool the first `count` views of an image at a short side, then mirrored: (2V, D)."""
+        crops = self._cut_crops(photo, side, count)
+        return self._pool_crops([*crops, *map(mirror_photo, crops)])
+
+    def pool_on_maps(self, photo: Photo, side: float, count: int = MOST_VIEWS) -> torch.Tensor:
+        """Pool the same as windows of the image's map and of its mirror image's: (2V, D)."""
+        resized, views = self._list_views(photo, side, count)
         pooled = []
         for one in (resized, mirror_photo(resized)):
             maps = self._compute_maps(one)[0]
@@ -121,11 +124,27 @@ class Viewer:
             pooled.append(self.network.pyramid.pool_windows(rows, clamped))
         return torch.cat(pooled)
 
+    def _list_views(
+        self, photo: Photo, side: float, count: int
+    ) -> tuple[Photo, NDArray[np.float32]]:
+        """The image at a short side, and the first of its views."""
+        resized = resize_image(photo, side)
+        height, width = resized.shape[:2]
+        return resized, list_views((width, height), self.size)[:count]
+
+    def _cut_crops(self, photo: Photo, side: float, count: int) -> list[Photo]:
+        resized, views = self._list_views(photo, side, count)
+        return [resized[y1:y2, x1:x2] for x1, y1, x2, y2 in views.astype(int).tolist()]
+
+    def _pool_crops(self, crops: list[Photo]) -> torch.Tensor:
+        """Pool images of the network's size in one pass."""
+        pixels = [self.network.trunk.normalise(crop) for crop in crops]
+        maps = self.trunk(_lay_out(torch.cat(pixels).to(self.device)))
+        pooled: torch.Tensor = self.network.pyramid(maps)
+        return pooled
+
     def _compute_maps(self, photo: Photo) -> torch.Tensor:
         return self.trunk(_lay_out(self.network.trunk.normalise(photo).to(self.device)))
-
-    def _resized_size(self, photo: Photo) -> tuple[int, int]:
-        return fit_size(photo, self.size * MINIMUM_SIDE)
 
 
 Pool = Callable[[Viewer, Photo], torch.Tensor]

@@ -7,16 +7,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
-from data import LabelledSet, make_synthetic_set, open_dataset
+from data import DEFAULT_MAX_SIDE, LabelledSet, make_synthetic_set, open_dataset
 from eval import plot_curves, write_comp
-from spp_detect.backbones import Backbone, build_backbone
+from spp_detect.backbones import Backbone
+from spp_detect.classification.config import MINIMUM_SIDE
+from spp_detect.classification.network import load_classifier
 from spp_detect.config import RunConfig, make_run_config
 from spp_detect.detector import Detector
 from spp_detect.evaluation import detect_dataset, measure
-from spp_detect.experiments.pretraining import pretrain_trunk
+from spp_detect.experiments.crops import write_crops
 from spp_detect.experiments.speed import BenchmarkSettings, run_benchmark
 from spp_detect.files import write_json, write_text
 from spp_detect.folders import report_folder
@@ -26,9 +29,22 @@ from spp_detect.report.drawing import join_images, save_image
 from spp_detect.report.page import Figure, render_page
 from spp_detect.report.terminal import show_benchmark, show_result
 from spp_detect.training.feature_cache import Resources
+from spp_detect.training.pretraining_run import PretrainingOptions, PretrainingRun
 from spp_detect.training.run import TrainingRun
+from spp_detect.training.team import Team
 
-TRUNK_STEPS = 1200
+CROP_COPIES = 8
+# A classifier's settings at which its trunk learns the set's shapes: small inputs of two sizes.
+TRUNK: dict[str, Any] = {
+    "backbone": "small5",
+    "levels": [3, 2, 1],
+    "fc_depth": 0,
+    "sizes": [96, 64],
+    "epochs": 6,
+    "batch": 64,
+    "start": "normed",
+}
+MEMORY = 1_000_000_000
 PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
 PHOTOGRAPHS_SHOWN = 12
 PHOTOGRAPHS_TIMED = 4
@@ -42,9 +58,9 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     Parameters
     ----------
     out : Path
-        Gets voc/ (the set), run/ (the model), evaluation/, photographs/ and detections/ (a folder
-        detected on), benchmark/, report/index.html and metrics.json; what an earlier demo left
-        goes.
+        Gets voc/ (the set), trunk/ (a classifier), run/ (the model), evaluation/, photographs/
+        and detections/ (a folder detected on), benchmark/, report/index.html and metrics.json;
+        what an earlier demo left goes.
     device : torch.device
         Where to compute.
     seed : int
@@ -56,11 +72,11 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
         The content of metrics.json.
     """
     start = time.perf_counter()
-    for name in ("run", "evaluation", "photographs", "detections", "benchmark", "report"):
+    for name in ("trunk", "run", "evaluation", "photographs", "detections", "benchmark", "report"):
         shutil.rmtree(out / name, ignore_errors=True)
     voc = make_synthetic_set(out / "voc", **PHOTOGRAPHS, seed=seed)
     # As ImageNet and VOC: the trunk learns on photographs that the detector is not trained on.
-    backbone, trunk_accuracy = train_trunk(open_dataset(voc, "train"), device, seed)
+    backbone, trunk_error = train_trunk(open_dataset(voc, "train"), out / "trunk", device, seed)
     dataset = open_dataset(voc, "val")
     detector = train_detector(dataset, out / "run", backbone, device, seed)
     test = open_dataset(voc, "test", detector.classes)
@@ -69,7 +85,7 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     speedup = _time(detector, test, out)
     numbers |= {
         "speedup": speedup,
-        "trunk_accuracy": trunk_accuracy,
+        "trunk_error": trunk_error,
         "seconds": round(time.perf_counter() - start, 1),
         "record": record_run(),
     }
@@ -79,12 +95,17 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     return numbers
 
 
-def train_trunk(dataset: LabelledSet, device: torch.device, seed: int) -> tuple[Backbone, float]:
-    """Train the demo's trunk from scratch; returned with its accuracy on crops."""
-    torch.manual_seed(seed)
-    backbone = build_backbone("small5")
-    accuracy = pretrain_trunk(backbone, dataset, TRUNK_STEPS, seed, device)
-    return backbone, accuracy
+def train_trunk(
+    dataset: LabelledSet, run: Path, device: torch.device, seed: int
+) -> tuple[Backbone, float]:
+    """Train the demo's trunk from scratch, as a classifier of crops; with its held-out error."""
+    crops = run / "crops"
+    side = round(max(TRUNK["sizes"]) * MINIMUM_SIDE)
+    write_crops(dataset, crops, side, CROP_COPIES, np.random.default_rng(seed))
+    options = PretrainingOptions(str(crops), "trainval", TRUNK | {"seed": seed})
+    team = Team(device=device)
+    numbers = PretrainingRun(run, options, team, MEMORY, DEFAULT_MAX_SIDE).train()
+    return load_classifier(run).trunk, numbers["held_out_error"]
 
 
 def train_detector(

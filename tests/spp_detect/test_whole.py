@@ -43,8 +43,9 @@ def shuffle_classes(dataset: LabelledSet) -> LabelledSet:
 
 
 @pytest.fixture(scope="module")
-def trunk(voc):
-    return train_trunk(open_dataset(voc, "train"), CPU, seed=1)[0]
+def trunk(voc, tmp_path_factory):
+    run = tmp_path_factory.mktemp("trunk")
+    return train_trunk(open_dataset(voc, "train"), run, CPU, seed=1)[0]
 
 
 def train_and_measure(dataset: LabelledSet, test: LabelledSet, trunk, folder) -> float:

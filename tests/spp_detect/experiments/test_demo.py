@@ -10,7 +10,7 @@ from spp_detect.experiments import demo
 
 
 def test_a_small_demo_leaves_all_it_promises(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "TRUNK_STEPS", 3)
+    monkeypatch.setattr(demo, "TRUNK", demo.TRUNK | {"epochs": 1})
     monkeypatch.setattr(demo, "PHOTOGRAPHS", {"train": 8, "val": 12, "test": 5})
     monkeypatch.setattr(demo, "PHOTOGRAPHS_SHOWN", 3)
     monkeypatch.setattr(demo, "PHOTOGRAPHS_TIMED", 1)
