@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -22,6 +23,10 @@ from spp_detect.cli.options import (
     telling_how_to_go_on,
     threads_option,
 )
+
+if TYPE_CHECKING:  # loaded by the commands themselves, so that help comes at once
+    import numpy as np
+    from numpy.typing import NDArray
 
 NO_PYRAMID_WORD = "none"
 
@@ -220,17 +225,24 @@ def classify(
     network = load_classifier(run)
     images, labelled = open_any_images(folder, split, network.classes, max_side)
     viewer = Viewer(network, choose_device(device))
-    scored = list(track(score(viewer, images, views, max_side), "classification", len(images)))
-    told = [describe_image(images.pieces[i], found, network.classes) for i, found in scored]
+    told: list[dict[str, Any]] = []
+
+    def describe_scored() -> Iterator[tuple[int, NDArray[np.float64]]]:
+        scored = score(viewer, images, views, max_side)
+        for i, found in track(scored, "classification", len(images)):
+            told.append(describe_image(images.pieces[i], found, network.classes))
+            yield i, found
+
+    measured = measure_errors(describe_scored(), images)
     for one in [] if labelled else told:
         best = one["classes"][0]
         print(f"{one['file']}: {best['class']} {best['probability']:.2f}")
     if labelled:
-        numbers = measure_errors(scored, images) | {"views": views, "split": split}
+        numbers = measured | {"views": views, "split": split}
         print(f"top-1 error {numbers['top1_error']:.4f}, top-5 error {numbers['top5_error']:.4f}")
     if out is not None:
         _write_classes(out, told, numbers if labelled else None)
-    if len(scored) < len(images):
+    if len(told) < len(images):
         sys.exit(2)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from data import LabelledSet, read_photo
 from eval import Detections, EvalError, evaluate_voc, fit_odds
@@ -18,6 +17,7 @@ from spp_detect.files import write_tensors
 from spp_detect.postprocess import select_detections
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.stage import Stage
 
 FEWEST = 20  # photographs, of which a part can be held out
@@ -92,7 +92,7 @@ class Calibrate(Stage[Calibration | None]):
 
     def load(self) -> Calibration | None:
         """Read what was fitted; None where there were too few detections."""
-        tensors = load_file(self.leaves[0])
+        tensors = read_tensors(self.leaves[0])
         if "odds" not in tensors:
             return None
         return Calibration(tensors["odds"], tensors.get("window_odds"))

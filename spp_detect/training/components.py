@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from spp_detect.config import RunConfig
 from spp_detect.files import write_tensors
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.stage import Stage
 
 COMPONENT_WINDOWS = 12_000  # of which principal components are found; they bound their number
@@ -85,7 +85,7 @@ class FindComponents(Stage[Components]):
 
     def load(self) -> Components:
         """Read the components."""
-        tensors = load_file(self.leaves[0])
+        tensors = read_tensors(self.leaves[0])
         return Components(tensors["vectors"], tensors["mean"], tensors["norm"].item())
 
     def _pool_windows(self) -> torch.Tensor:

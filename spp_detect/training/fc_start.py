@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from spp_detect.config import RunConfig
 from spp_detect.fc import FcLayers
 from spp_detect.files import write_tensors
 from spp_detect.training.components import Components
+from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.stage import Stage
 
 
@@ -50,5 +49,5 @@ class FcStart(Stage[None]):
 
     def load(self) -> None:
         """Load the layers' start."""
-        self.fc.load_state_dict(load_file(self.leaves[0]))
+        self.fc.load_state_dict(read_tensors(self.leaves[0]))
         self.fc.refresh()

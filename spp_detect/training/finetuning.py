@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
@@ -28,6 +27,7 @@ from spp_detect.heap import keep_freed
 from spp_detect.progress import track
 from spp_detect.threads import set_numba_threads
 from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
+from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
 from spp_detect.training.team import Team
@@ -153,7 +153,7 @@ class FineTuner:
                         self._save(step + 1)
                     losses = []
         if self.team.leads:
-            self.network.load_state_dict(load_file(self.best_path))
+            self.network.load_state_dict(read_tensors(self.best_path))
         self.inputs.fold_into(*((self.fc.first,) if self.has_fc else self.last.linear))
         self.network.eval()
         self.optimiser.zero_grad()  # lets go of the gradients
@@ -288,7 +288,7 @@ class FineTuner:
         """Take up an interrupted run: the next iteration."""
         if not self.state_path.is_file():
             return 0
-        tensors = load_file(self.state_path)
+        tensors = read_tensors(self.state_path)
         network = {
             k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
         }
@@ -355,7 +355,7 @@ class FineTune(Stage[None]):
 
     def load(self) -> None:
         """Load the tuned layers."""
-        self.tuned.load_state_dict(load_file(self.leaves[0]))
+        self.tuned.load_state_dict(read_tensors(self.leaves[0]))
         self.fc.refresh()
         self.extractor.trunk.refresh()
         work = self.run_folder / "work"

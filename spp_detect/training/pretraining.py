@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
@@ -29,7 +28,7 @@ from spp_detect.heap import keep_freed
 from spp_detect.prefetch import work_ahead
 from spp_detect.progress import track
 from spp_detect.training.image_crops import CropSource, PreparedImages, join_images
-from spp_detect.training.run_folder import TrainingError
+from spp_detect.training.run_folder import TrainingError, read_tensors
 from spp_detect.training.team import Team
 
 # Pixels, changes of colour, labels.
@@ -260,7 +259,7 @@ class Pretrainer:
         path = self.run / "work" / STATE
         if not path.is_file():
             return 0
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         network = {
             k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
         }

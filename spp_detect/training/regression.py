@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from bbox_regression import BoxRegressor
 from data import LabelledSet
@@ -15,6 +14,7 @@ from spp_detect.config import RunConfig
 from spp_detect.files import write_tensors
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
+from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import select_regression_pairs
 from spp_detect.workers import Workers
@@ -68,7 +68,7 @@ class FitRegression(Stage[Regressors]):
 
     def load(self) -> Regressors:
         """Read the regressors."""
-        tensors = [load_file(path) for path in self.leaves]
+        tensors = [read_tensors(path) for path in self.leaves]
         coefs, intercepts = ([one[name] for one in tensors] for name in ("coef", "intercept"))
         return torch.stack(coefs), torch.stack(intercepts)
 

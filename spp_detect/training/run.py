@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from data import LabelledSet, select_classes
 from proposals import BoxesFile, ProposalCache
@@ -61,6 +60,7 @@ from spp_detect.training.run_folder import (
     fingerprint_weights,
     measure_run,
     proposal_folder,
+    read_tensors,
 )
 from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
 from spp_detect.training.stage import Result, Stage, do_stage
@@ -221,7 +221,7 @@ class TrainingRun:
         if held_out:
 
             def make_detector() -> Detector:
-                apart = load_file(work / APART)
+                apart = read_tensors(work / APART)
                 heads = Heads(apart["coef"], apart["intercept"], *regression)
                 return self._make_detector(heads)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from data import LabelledSet
 from proposals import BoxesFile
@@ -57,6 +60,23 @@ def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
         if before.get(name) != value:
             difference = _tell_difference(name, before, value)
             raise TrainingError(f"{path}: {what} begun with {difference}")
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read what a stage left, or its state when it was stopped.
+
+    Raises
+    ------
+    TrainingError
+        Where the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(
+            f"{path}: not a whole safetensors file: {error}; expected it as the run wrote it, "
+            "delete it to do its stage again"
+        ) from error
 
 
 def fingerprint_dataset(dataset: LabelledSet) -> str:

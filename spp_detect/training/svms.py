@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from data import LabelledSet
 from spp_detect.config import RunConfig
@@ -21,6 +20,7 @@ from spp_detect.threads import get_threads
 from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.negatives import NegativesFile
 from spp_detect.training.positives import Halves, PositivesFile
+from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import find_negatives
 from spp_detect.training.windows import Rows, make_keys, photographs_of, split_keys
@@ -120,7 +120,7 @@ class TrainSvms(Stage[Svms]):
         self.negatives.remove()
         for folder in self.work.glob(PART.format("*", "*")):
             shutil.rmtree(folder, ignore_errors=True)
-        tensors = load_file(self.leaves[0])
+        tensors = read_tensors(self.leaves[0])
         return tensors["coef"], tensors["intercept"]
 
     def pool_positives(self) -> list[Halves]:
@@ -314,7 +314,7 @@ class TrainSvms(Stage[Svms]):
         """Take up the mining where its last saved state stands: the next step."""
         if not self.checkpoint.is_file():
             return 0
-        tensors = {name: tensor.numpy() for name, tensor in load_file(self.checkpoint).items()}
+        tensors = {name: tensor.numpy() for name, tensor in read_tensors(self.checkpoint).items()}
         step = int(tensors.pop("step")[0])
         self.negatives.restore(tensors.pop("stored"), int(tensors.pop("generation")[0]))
         miner.restore(MinerState(**tensors))

@@ -104,6 +104,19 @@ def test_a_stopped_run_goes_on_bit_for_bit(stripes, tmp_path, monkeypatch, start
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_damaged_state_is_told_in_one_line(stripes, tmp_path):
+    images = open_images(stripes, "train")
+    state = tmp_path / "work" / pretraining.STATE
+    make_trainer(tmp_path, images).train()
+    whole = state.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"\xff" * 100):
+        state.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"pretraining.safetensors: not a whole .*delete"):
+            make_trainer(tmp_path, images).train()
+    state.unlink()
+    make_trainer(tmp_path, images).train()
+
+
 PROGRAM = """
 import sys
 from torch import nn
