@@ -40,7 +40,7 @@ TRUNK: dict[str, Any] = {
     "levels": [3, 2, 1],
     "fc_depth": 0,
     "sizes": [96, 64],
-    "epochs": 6,
+    "epochs": 9,
     "batch": 64,
     "start": "normed",
 }
