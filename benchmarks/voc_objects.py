@@ -1,7 +1,7 @@
 """Table 2 of the paper on the labelled objects of VOC 2007: no pyramid, one size, several sizes.
 
-Trains each variant with each seed on trainval's objects and tests it on test's; what is done is not
-done again. The numbers, with their spread over the seeds, go into one file.
+Trains each variant with each seed on trainval's objects and tests it on test's. The numbers, with
+their spread over the seeds, go into one file; a seed that it has already is not done again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spp_detect import progress
 from spp_detect.classification.classify import classify, measure_errors
 from spp_detect.classification.images import open_images
 from spp_detect.classification.network import load_classifier
-from spp_detect.classification.view_names import CROPPED
+from spp_detect.classification.view_names import CROPPED, VIEW_NAMES
 from spp_detect.classification.views import Viewer
 from spp_detect.files import write_json
 from spp_detect.provenance import record_run
@@ -27,6 +27,8 @@ from spp_detect.training.team import Team
 
 CPU = torch.device("cpu")
 MEMORY = 8_000_000_000
+SAME = ("train_split", "test_split", "backbone", "sizes", "epochs", "fc_width", "start", "rate")
+Errors = dict[str, float]  # by the way to look
 MAX_SIDE = 10_000
 
 
@@ -39,29 +41,23 @@ def list_variants(sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure_run(run: Path, voc: Path, split: str, views: list[str]) -> dict[str, float]:
-    """Top-1 errors of a trained classifier by each way to look; what was measured stays."""
-    path = run / f"errors_{split}.json"
-    found: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+def measure_view(run: Path, voc: Path, split: str, views: str) -> float:
+    """Top-1 error of a trained classifier by one way to look."""
     network = load_classifier(run)
-    for name in views:
-        if name in found or not (network.config.has_pyramid or name in CROPPED):
-            continue
-        images = open_images(voc, split, network.classes)
-        scored = classify(Viewer(network, CPU), images, name, MAX_SIDE)
-        tracked = progress.track(scored, f"{run.name}, {name}", len(images))
-        found[name] = measure_errors(tracked, images)["top1_error"]
-        write_json(path, found)
-    return found
+    images = open_images(voc, split, network.classes)
+    scored = classify(Viewer(network, CPU), images, views, MAX_SIDE)
+    tracked = progress.track(scored, f"{run.name}, {views}", len(images))
+    error: float = measure_errors(tracked, images)["top1_error"]
+    return error
 
 
-def summarise(errors: list[dict[str, float]]) -> dict[str, Any]:
+def summarise(by_seed: dict[str, Errors]) -> dict[str, Any]:
     """Mean and deviation over seeds of each way to look."""
-    told = {}
-    for name in errors[0]:
-        each = [one[name] for one in errors if name in one]
+    told: dict[str, Any] = {}
+    for name in dict.fromkeys(view for one in by_seed.values() for view in one):
+        each = [one[name] for one in by_seed.values() if name in one]
         spread = statistics.stdev(each) if len(each) > 1 else float("nan")
-        told[name] = {"mean": statistics.fmean(each), "deviation": spread, "seeds": each}
+        told[name] = {"mean": statistics.fmean(each), "deviation": spread, "seeds": len(each)}
     return told
 
 
@@ -80,8 +76,9 @@ def main() -> None:
     parser.add_argument("--start", default="normed")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--views", default="centre,ten-on-maps,full", help="of each seed")
-    parser.add_argument("--more-views", default="ten,96-on-maps,all", help="of the first seed")
+    parser.add_argument(
+        "--views", default=",".join(VIEW_NAMES), help="of the first seed; the centre view of others"
+    )
     arguments = parser.parse_args()
     sizes = tuple(int(size) for size in arguments.sizes.split(","))
     usual = {
@@ -91,24 +88,32 @@ def main() -> None:
         "rate": arguments.rate,
         "start": arguments.start,
     }
-    errors: dict[str, list[dict[str, float]]] = {}
+    asked_for = {key: str(value) for key, value in vars(arguments).items()}
+    told: dict[str, Any] = {"by_seed": {}, "settings": asked_for}
+    if arguments.out.is_file():
+        told = json.loads(arguments.out.read_text())
+        before = {key: told["settings"][key] for key in SAME}
+        if before != {key: asked_for[key] for key in SAME}:
+            raise SystemExit(f"{arguments.out}: made with {before}; expected the same")
+    seeds = arguments.seeds.split(",")
     with progress.show():
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
         for seed in seeds:
-            views = arguments.views.split(",")
-            views += arguments.more_views.split(",") if seed == seeds[0] else []
+            asked_views = arguments.views.split(",") if seed == seeds[0] else ["centre"]
             for name, own in list_variants(sizes).items():
+                views = [v for v in asked_views if name != "no pyramid" or v in CROPPED]
+                errors: Errors = told["by_seed"].setdefault(name, {}).setdefault(seed, {})
+                left = [view for view in views if view not in errors]
+                if not left:
+                    continue
                 run = arguments.work / f"{name.replace(' ', '_')}_{seed}"
                 run.mkdir(parents=True, exist_ok=True)
-                settings = usual | own | {"seed": seed}
+                settings = usual | own | {"seed": int(seed)}
                 asked = PretrainingOptions(str(arguments.voc), arguments.train_split, settings)
                 PretrainingRun(run, asked, Team(device=CPU), MEMORY, MAX_SIDE).train()
-                measured = measure_run(run, arguments.voc, arguments.test_split, views)
-                errors.setdefault(name, []).append(measured)
-                told = {one: summarise(each) for one, each in errors.items()}
-                asked_for = {key: str(value) for key, value in vars(arguments).items()}
-                numbers = {"top1_error": told, "settings": asked_for, "record": record_run()}
-                write_json(arguments.out, numbers)
+                for view in left:
+                    errors[view] = measure_view(run, arguments.voc, arguments.test_split, view)
+                    told["top1_error"] = {one: summarise(e) for one, e in told["by_seed"].items()}
+                    write_json(arguments.out, told | {"record": record_run()})
 
 
 if __name__ == "__main__":
