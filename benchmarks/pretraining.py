@@ -19,6 +19,7 @@ import torch
 from spp_detect.classification.config import ClassifierConfig
 from spp_detect.classification.images import hold_out, open_images
 from spp_detect.files import write_json
+from spp_detect.heap import keeping_freed
 from spp_detect.provenance import record_run
 from spp_detect.training.pretraining import Batch, Pretrainer
 from spp_detect.training.team import Team
@@ -34,6 +35,7 @@ def time_steps(trainer: Pretrainer, batches: Iterator[Batch], first: int, count:
     return (time.perf_counter() - start) / count
 
 
+@keeping_freed()
 def measure(trainer: Pretrainer, steps: int, rounds: int) -> dict[str, Any]:
     """Measure reading and learning, and learning alone, in turn."""
     batches = trainer.read_ahead(0)

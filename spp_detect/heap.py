@@ -9,11 +9,16 @@ system fills them with zeros, page by page.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-# Parameters of mallopt, in malloc.h, and what they are set to: above any piece that a step takes.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST = 2**31 - 1
+# mallopt's parameters, in malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+# Nothing is mapped by itself, nothing trimmed.
+_KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+# As glibc starts, but for its thresholds: once one is set they stay, where they grow by themselves
+# up to these.
+_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
 
 
 def _find(name: str) -> Callable[..., int] | None:
@@ -36,11 +41,22 @@ def hand_back() -> None:
         _TRIM(0)
 
 
-def keep_freed() -> None:
-    """From here on keep large pieces that are freed until `hand_back`, where the C library can.
+@contextmanager
+def keeping_freed() -> Iterator[None]:
+    """Keep large pieces that are freed, where the C library can; all are handed back at the end.
 
-    For steps of training, each of which takes what the last one freed.
+    For steps of training, each of which takes what the last one freed. It holds for all of the
+    process.
     """
+    _set(_KEEPING)
+    try:
+        yield
+    finally:
+        _set(_USUAL)
+        hand_back()
+
+
+def _set(values: dict[int, int]) -> None:
     if _MALLOPT is not None:
-        _MALLOPT(_MMAP_THRESHOLD, _LARGEST)
-        _MALLOPT(_TRIM_THRESHOLD, _LARGEST)
+        for parameter, value in values.items():
+            _MALLOPT(parameter, value)

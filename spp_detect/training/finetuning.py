@@ -23,7 +23,7 @@ from spp_detect.dtype import use_precision
 from spp_detect.fc import FcLayers
 from spp_detect.features import Extractor
 from spp_detect.files import write_json, write_tensors
-from spp_detect.heap import keep_freed
+from spp_detect.heap import keeping_freed
 from spp_detect.progress import track
 from spp_detect.threads import set_numba_threads
 from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
@@ -82,7 +82,6 @@ class FineTuner:
         work: Path,
         team: Team | None = None,
     ) -> None:
-        keep_freed()
         self.team = team or Team(device=device)
         self.trunk = trunk
         fc = trunk.restrict(fc)
@@ -126,6 +125,7 @@ class FineTuner:
             fused=True,
         )
 
+    @keeping_freed()
     def tune(self) -> NDArray[np.float64]:
         """Train, from where an interrupted run stands, and load the best snapshot.
 

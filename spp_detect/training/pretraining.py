@@ -24,7 +24,7 @@ from spp_detect.classification.norms import add_norms, fold_norms
 from spp_detect.classification.views import list_views, resize_image
 from spp_detect.dtype import use_precision
 from spp_detect.files import write_json, write_tensors
-from spp_detect.heap import keep_freed
+from spp_detect.heap import keeping_freed
 from spp_detect.prefetch import work_ahead
 from spp_detect.progress import track
 from spp_detect.training.image_crops import CropSource, PreparedImages, join_images
@@ -77,7 +77,6 @@ class Pretrainer:
         memory: int,
         max_side: int = DEFAULT_MAX_SIDE,
     ) -> None:
-        keep_freed()
         self.config = config
         self.team = team
         self.device = device = team.device
@@ -102,6 +101,7 @@ class Pretrainer:
         self.seconds = 0.0
         self.saved = time.monotonic()
 
+    @keeping_freed()
     def train(self) -> Classifier:
         """Train, from where an interrupted run stands; the classifier is saved at the end.
 
