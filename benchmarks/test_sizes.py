@@ -45,19 +45,24 @@ def score_at(
 def measure_run(run: Path, images: Images) -> dict[str, Any]:
     """Measure a classifier's error at each side."""
     network = load_classifier(run)
+    if network.classes != images.classes or not network.config.has_pyramid:
+        raise SystemExit(f"{run}: expected a pyramid, and the first run's classes")
     viewer = Viewer(network, torch.device("cpu"))
     errors = []
     for side in SIDES:
-        scored = progress.track(score_at(viewer, images, side), f"{run.name}, {side}", len(images))
-        errors.append(measure_errors(scored, images)["top1_error"])
-    return {"sizes": list(network.config.sizes), "sides": list(SIDES), "top1_error": errors}
+        scored = score_at(viewer, images, side)
+        tracked = progress.track(scored, f"{run.name}, {side}", len(images))
+        numbers = measure_errors(tracked, images)
+        errors.append(numbers["top1_error"])
+    sizes = list(network.config.sizes)
+    return {"sizes": sizes, "sides": SIDES, "top1_error": errors, "images": numbers["images"]}
 
 
-def draw(told: dict[str, Any], path: Path) -> None:
+def draw(told: list[dict[str, Any]], path: Path) -> None:
     """Draw error over side."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     panel = figure.add_subplot()
-    for one in told.values():
+    for one in told:
         sizes = " and ".join(map(str, one["sizes"]))
         errors = [100 * error for error in one["top1_error"]]
         panel.plot(one["sides"], errors, marker="o", markersize=3, label=f"trained at {sizes}")
@@ -69,7 +74,7 @@ def draw(told: dict[str, Any], path: Path) -> None:
     panel.grid(alpha=0.3)
     panel.legend()
     with replace_file(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
+        FigureCanvasAgg(figure).print_png(str(temporary))
 
 
 def main() -> None:
@@ -83,10 +88,11 @@ def main() -> None:
     arguments = parser.parse_args()
     classes = load_classifier(arguments.runs[0]).classes
     images = open_images(arguments.data, arguments.split, classes)
-    some = images.choose(np.linspace(0, len(images) - 1, arguments.images).astype(np.int64))
+    count = min(arguments.images, len(images))
+    some = images.choose(np.linspace(0, len(images) - 1, count).astype(np.int64))
     with progress.show():
-        told = {run.name: measure_run(run, some) for run in arguments.runs}
-    write_result(arguments.out, {"runs": told, "images": len(some), "split": arguments.split})
+        told = [{"run": run.name} | measure_run(run, some) for run in arguments.runs]
+    write_result(arguments.out, {"runs": told, "split": arguments.split})
     draw(told, arguments.out.with_suffix(".png"))
 
 

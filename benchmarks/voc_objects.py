@@ -27,7 +27,17 @@ from spp_detect.training.team import Team
 
 CPU = torch.device("cpu")
 MEMORY = 8_000_000_000
-SAME = ("train_split", "test_split", "backbone", "sizes", "epochs", "fc_width", "start", "rate")
+SAME = (
+    "voc",
+    "train_split",
+    "test_split",
+    "backbone",
+    "sizes",
+    "epochs",
+    "fc_width",
+    "start",
+    "rate",
+)
 Errors = dict[str, float]  # by the way to look
 MAX_SIDE = 10_000
 
@@ -89,12 +99,12 @@ def main() -> None:
         "start": arguments.start,
     }
     asked_for = {key: str(value) for key, value in vars(arguments).items()}
-    told: dict[str, Any] = {"by_seed": {}, "settings": asked_for}
+    same = {key: asked_for[key] for key in SAME}
+    told: dict[str, Any] = {"by_seed": {}, "settings": same}
     if arguments.out.is_file():
         told = json.loads(arguments.out.read_text())
-        before = {key: told["settings"][key] for key in SAME}
-        if before != {key: asked_for[key] for key in SAME}:
-            raise SystemExit(f"{arguments.out}: made with {before}; expected the same")
+        if told.get("settings") != same:
+            raise SystemExit(f"{arguments.out}: made with {told.get('settings')}; expected {same}")
     seeds = arguments.seeds.split(",")
     with progress.show():
         for seed in seeds:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data import DataError
@@ -17,7 +17,7 @@ from spp_detect.classification.views import Viewer, average
 
 logger = logging.getLogger(__name__)
 
-GROUP = 16  # images that the fc layers see at once
+VIEWS_AT_ONCE = 32  # at least, that the fc layers see
 BEST = 5  # of the classes; the right one is among them or the image is a top-5 error
 
 
@@ -31,9 +31,15 @@ def classify(
     tuple of int and float64 (C,)
         The image's number and the classes' probabilities.
     """
-    readable = _leave_out(images, max_side)
-    while group := [(i, viewer.pool(image, views)) for i, image in islice(readable, GROUP)]:
-        numbers, pooled = zip(*group, strict=True)
+    numbers: list[int] = []
+    pooled: list[torch.Tensor] = []
+    for i, image in _leave_out(images, max_side):
+        numbers.append(i)
+        pooled.append(viewer.pool(image, views))
+        if sum(map(len, pooled)) >= VIEWS_AT_ONCE:
+            yield from zip(numbers, average(viewer.score(pooled)), strict=True)
+            numbers, pooled = [], []
+    if pooled:
         yield from zip(numbers, average(viewer.score(pooled)), strict=True)
 
 

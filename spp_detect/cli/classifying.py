@@ -233,13 +233,13 @@ def classify(
             told.append(describe_image(images.pieces[i], found, network.classes))
             yield i, found
 
-    measured = measure_errors(describe_scored(), images)
-    for one in [] if labelled else told:
-        best = one["classes"][0]
-        print(f"{one['file']}: {best['class']} {best['probability']:.2f}")
     if labelled:
-        numbers = measured | {"views": views, "split": split}
+        numbers = measure_errors(describe_scored(), images) | {"views": views, "split": split}
         print(f"top-1 error {numbers['top1_error']:.4f}, top-5 error {numbers['top5_error']:.4f}")
+    else:
+        for _ in describe_scored():
+            best = told[-1]["classes"][0]
+            print(f"{told[-1]['file']}: {best['class']} {best['probability']:.2f}")
     if out is not None:
         _write_classes(out, told, numbers if labelled else None)
     if len(told) < len(images):

@@ -32,13 +32,13 @@ def write_crops(
     Parameters
     ----------
     dataset : LabelledSet
-        Photographs with labelled boxes; difficult ones are in no crop's middle.
+        Photographs with labelled boxes; there are no crops of the difficult ones.
     folder : Path
         Gets a folder for each class.
     side : int
         Of the crops, in pixels.
     copies : int
-        Crops of each object, and as many of each photograph's background.
+        Crops of each object, and at most as many of each photograph's background.
     random : numpy.random.Generator
         Draws.
     """

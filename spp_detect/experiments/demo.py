@@ -98,7 +98,25 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
 def train_trunk(
     dataset: LabelledSet, run: Path, device: torch.device, seed: int
 ) -> tuple[Backbone, float]:
-    """Train the demo's trunk from scratch, as a classifier of crops; with its held-out error."""
+    """Train the demo's trunk from scratch, as a classifier of crops.
+
+    Parameters
+    ----------
+    dataset : LabelledSet
+        Whose objects are cut out.
+    run : Path
+        Gets the classifier, and crops/, which it learnt from.
+    device : torch.device
+        Where to train.
+    seed : int
+        Of the crops and of the first weights.
+
+    Returns
+    -------
+    tuple of Backbone and float
+        The trunk; its error on crops that were held out, most of objects of which it learnt from
+        others.
+    """
     crops = run / "crops"
     side = round(max(TRUNK["sizes"]) * MINIMUM_SIDE)
     write_crops(dataset, crops, side, CROP_COPIES, np.random.default_rng(seed))

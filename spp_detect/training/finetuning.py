@@ -286,7 +286,7 @@ class FineTuner:
 
     def _restore(self) -> int:
         """Take up an interrupted run: the next iteration."""
-        if not self.state_path.is_file():
+        if not (self.state_path.is_file() and self.best_path.is_file()):
             return 0
         tensors = read_tensors(self.state_path)
         network = {

@@ -72,7 +72,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise TrainingError(
             f"{path}: not a whole safetensors file: {error}; expected it as the run wrote it, "
             "delete it to do its stage again"

@@ -12,14 +12,16 @@ from torch.nn import functional
 
 from spp_detect import cli
 from spp_detect.backbones import build_backbone, load_weights, read_fc_weights
-from spp_detect.classification.classify import measure_errors
+from spp_detect.classification.classify import VIEWS_AT_ONCE, classify, measure_errors
 from spp_detect.classification.config import NO_PYRAMID, ClassifierConfig
 from spp_detect.classification.image_features import list_fc_features
 from spp_detect.classification.images import Images, Piece
 from spp_detect.classification.network import Classifier, ClassifierError, load_classifier
+from spp_detect.classification.views import Viewer
 from spp_detect.fc import FcLayers
 from spp_detect.training.assembly import adopt_classifier
 
+CPU = torch.device("cpu")
 QUICK = ("--backbone", "small5", "--fc-width", "12", "--sizes", "48,40", "--levels", "2,1")
 
 
@@ -114,6 +116,29 @@ def test_a_folder_without_labels_is_named(classifier, colours, tmp_path, capsys)
     pairs = np.array([float(row["probability"]) for row in rows]).reshape(2, 2)
     np.testing.assert_allclose(pairs.sum(1), 1, atol=1e-5)
     assert not (tmp_path / "named" / "metrics.json").exists()
+
+
+def test_each_image_has_its_own_answer_whichever_are_looked_at_together(colours, tmp_path):
+    """More than the fc layers see at once, damaged ones among them."""
+    torch.manual_seed(0)
+    settings = {"backbone": "small5", "fc_depth": 0, "sizes": (48,), "precision": "float32"}
+    viewer = Viewer(Classifier(ClassifierConfig(**settings), ("a", "b", "c")).eval(), CPU)
+    with torch.no_grad():
+        viewer.network.fc8.weight.mul_(30)
+    paths = [*sorted(colours.rglob("*.png")), *sorted(colours.rglob("*.png"))]
+    for n in (3, VIEWS_AT_ONCE, 40):
+        paths[n] = tmp_path / f"{n}.png"
+        paths[n].write_bytes(b"")
+    images = Images(tuple("abc"), tuple(map(Piece, paths)), np.full(len(paths), -1))
+    scored = dict(classify(viewer, images, "ten", 10_000))
+    assert list(scored) == [n for n in range(64) if n not in (3, VIEWS_AT_ONCE, 40)]
+    alone = [viewer.look(np.asarray(Image.open(paths[n])), "ten") for n in scored]
+    np.testing.assert_allclose(list(scored.values()), alone, atol=1e-6)
+    assert np.ptp(alone, axis=0).max() > 1e-3
+    many = dict(classify(viewer, images, "centre", 10_000))
+    assert list(many) == list(scored)
+    alone = [viewer.look(np.asarray(Image.open(paths[n])), "centre") for n in many]
+    np.testing.assert_allclose(list(many.values()), alone, atol=1e-6)
 
 
 def test_errors_by_hand():
