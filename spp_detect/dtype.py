@@ -18,7 +18,11 @@ def use_precision(name: str, device: torch.device) -> torch.autocast:
     device : torch.device
         A CPU or a GPU.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=_is_half(name, device))
+    # A weight that is rounded once for several uses has their gradients summed in bfloat16, and
+    # another thread that leaves such a context lets it be rounded anew, at any time.
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=_is_half(name, device), cache_enabled=False
+    )
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

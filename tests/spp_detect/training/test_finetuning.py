@@ -21,6 +21,7 @@ from spp_detect.training.components import FindComponents
 from spp_detect.training.fc_start import FcStart
 from spp_detect.training.feature_cache import FillCache, MapCache
 from spp_detect.training.finetuning import FineTuner, TuningError, rate_at
+from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.sampling import Draw
 from spp_detect.training.stage import do_stage
 from spp_detect.training.tuned_trunks import ComponentTrunk, FrozenTrunk, LearningTrunk
@@ -298,6 +299,17 @@ def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monke
     assert changed(weights(whole.fc_layers), broken.fc_layers) == set()
     assert changed(weights(whole.tail), broken.tail) == set()
     assert len(history) == 4
+
+
+@pytest.mark.parametrize("name", [finetuning.STATE, finetuning.BEST])
+def test_a_damaged_file_is_named_and_once_deleted_done_without(make_tuner, tmp_path, name):
+    history = make_tuner(tmp_path)[1].tune()
+    (path,) = tmp_path.rglob(name)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=f"{name}: not a whole safetensors file.*delete it"):
+        make_tuner(tmp_path)[1].tune()
+    path.unlink()
+    assert (make_tuner(tmp_path)[1].tune() == history).all()
 
 
 def test_layers_in_the_space_of_components_are_the_layers_there():
