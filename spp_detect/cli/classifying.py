@@ -107,7 +107,7 @@ def _parse_numbers(
     click.option(
         "--rate",
         type=click.FloatRange(0, min_open=True),
-        help="Highest learning rate: 0.01, of the normed start 0.004.",
+        help="Highest learning rate: 0.01, of the normed start 0.001.",
     ),
     click.option(
         "--start",

@@ -43,6 +43,7 @@ TRUNK: dict[str, Any] = {
     "epochs": 9,
     "batch": 64,
     "start": "normed",
+    "rate": 4e-3,
 }
 MEMORY = 1_000_000_000
 PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}

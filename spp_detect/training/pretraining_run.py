@@ -17,7 +17,7 @@ from spp_detect.training.run_folder import TrainingError, check_identity
 from spp_detect.training.team import Team
 
 RUN = "run.json"
-NORMED = {"rate": 4e-3, "decay": 0.02}  # of AdamW, where they are not given
+NORMED = {"rate": 1e-3, "decay": 0.02}  # of AdamW, where they are not given
 
 
 @dataclass(frozen=True)

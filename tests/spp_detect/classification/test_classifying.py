@@ -52,7 +52,7 @@ def colours(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(colours, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "colours"
-    words = ("--epochs", 12, "--batch", 8, "--start", "normed")
+    words = ("--epochs", 12, "--batch", 8, "--start", "normed", "--rate", 0.004)
     assert run("pretrain", colours, "--out", out, *QUICK, *words) == 0
     return out
 
