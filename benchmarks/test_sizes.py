@@ -28,7 +28,7 @@ from spp_detect.classification.network import load_classifier
 from spp_detect.classification.views import Viewer, average
 from spp_detect.files import replace_file
 
-SIDES = (64, 80, 90, 100, 112, 128, 160, 200, 256, 360, 500, 720, 1000)
+SIDES = (64, 80, 90, 100, 112, 128, 160, 200, 256, 360, 500, 1000)
 
 
 def score_at(
