@@ -19,7 +19,7 @@ from spp_detect.projection import clamp_cells, locate_windows
 Photo = NDArray[np.uint8]
 # Short sides of the 96 views, beside the training's 224.
 VIEW_SCALES = (224, 256, 300, 360, 448, 560)
-MOST_VIEWS = 9
+MOST_VIEWS = 9  # of an image at one scale
 RULE = "paper"
 LONGEST = 10  # long side over short; of longer images the middle is looked at
 
@@ -44,7 +44,13 @@ class Viewer:
         self.least_side = self.size * MINIMUM_SIDE  # of an image that crops are taken of
 
     def look(self, photo: Photo, views: str) -> NDArray[np.float64]:
-        """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS."""
+        """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS.
+
+        Raises
+        ------
+        ClassifierError
+            As `pool`.
+        """
         (mean,) = average(self.score([self.pool(photo, views)]))
         return mean
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -51,7 +50,9 @@ def write_crops(
         for _ in range(copies):
             for box, label in zip(easy.boxes, easy.classes, strict=True):
                 squares.append((dataset.classes[label], _jitter(box, random)))
-            squares += _pick_background(photo, photograph.labels.boxes, random)
+            background = _pick_background(photo, photograph.labels.boxes, random)
+            if background is not None:
+                squares.append((BACKGROUND, background))
         for j, (name, square) in enumerate(squares):
             crop = _disguise(_crop_square(photo, square, side), random)
             Image.fromarray(crop).save(folder / name / f"{i:05d}_{j:03d}.png")
@@ -76,16 +77,16 @@ def _jitter(box: NDArray[np.float32], random: np.random.Generator) -> Square:
 
 def _pick_background(
     photo: Photo, boxes: NDArray[np.float32], random: np.random.Generator
-) -> Iterator[tuple[str, Square]]:
-    """A square that overlaps no object by 0.3 or more, unless ten in a row do."""
+) -> Square | None:
+    """A square that overlaps no object by 0.3 or more; None where ten in a row do."""
     height, width = photo.shape[:2]
     for _ in range(10):
         side = float(random.uniform(0.15, 0.7) * min(width, height))
         x, y = float(random.uniform(0, width)), float(random.uniform(0, height))
         square = torch.tensor([[x - side / 2, y - side / 2, x + side / 2, y + side / 2]])
         if not (box_iou(square, torch.from_numpy(boxes)) >= 0.3).any():
-            yield BACKGROUND, (x, y, side)
-            return
+            return x, y, side
+    return None
 
 
 def _crop_square(photo: Photo, square: Square, size: int) -> Photo:
