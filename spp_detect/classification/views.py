@@ -14,13 +14,11 @@ from spp_detect.classification.network import Classifier, ClassifierError
 from spp_detect.classification.view_names import CROPPED
 from spp_detect.inference_copy import InferenceCopy
 from spp_detect.mirror import mirror_photo
-from spp_detect.projection import clamp_cells, locate_windows
 
 Photo = NDArray[np.uint8]
 # Short sides of the 96 views, beside the training's 224.
 VIEW_SCALES = (224, 256, 300, 360, 448, 560)
 MOST_VIEWS = 9  # of an image at one scale
-RULE = "paper"
 LONGEST = 10  # long side over short; of longer images the middle is looked at
 
 
@@ -42,6 +40,7 @@ class Viewer:
         self.trunk = InferenceCopy(network.trunk, precision)
         self.size = network.config.size
         self.least_side = self.size * MINIMUM_SIDE  # of an image that crops are taken of
+        self.cells = self._measure_cells()
 
     def look(self, photo: Photo, views: str) -> NDArray[np.float64]:
         """Score an image (H, W, 3): the classes' probabilities, float64 (C,), by some of VIEWS.
@@ -88,7 +87,7 @@ class Viewer:
         return self.pool_crops(photo, self.least_side, 5)
 
     def pool_ten_on_maps(self, photo: Photo) -> torch.Tensor:
-        """Pool the same ten as windows of the image's map and of its mirror image's: (10, D)."""
+        """Pool the same ten as parts of the image's map and of its mirror image's: (10, D)."""
         return self.pool_on_maps(photo, self.least_side, 5)
 
     def pool_96_on_maps(self, photo: Photo) -> torch.Tensor:
@@ -119,15 +118,16 @@ class Viewer:
         return self._pool_crops([*crops, *map(mirror_photo, crops)])
 
     def pool_on_maps(self, photo: Photo, side: float, count: int = MOST_VIEWS) -> torch.Tensor:
-        """Pool the same as windows of the image's map and of its mirror image's: (2V, D)."""
+        """Pool the same as parts of the image's map and of its mirror image's: (2V, D)."""
         resized, views = self._list_views(photo, side, count)
         pooled = []
         for one in (resized, mirror_photo(resized)):
             maps = self._compute_maps(one)[0]
-            cells = locate_windows(views, (1.0, 1.0), self.network.trunk.grid, RULE)
-            clamped = torch.from_numpy(clamp_cells(cells, maps.shape[1:])).to(self.device)
+            height, width = maps.shape[1:]
+            cells = locate_views(views, self.network.trunk.grid.stride, self.cells, (width, height))
             rows = maps.permute(1, 2, 0).contiguous()
-            pooled.append(self.network.pyramid.pool_windows(rows, clamped))
+            located = torch.from_numpy(cells).to(self.device)
+            pooled.append(self.network.pyramid.pool_windows(rows, located))
         return torch.cat(pooled)
 
     def _list_views(
@@ -148,6 +148,12 @@ class Viewer:
         maps = self.trunk(_lay_out(torch.cat(pixels).to(self.device)))
         pooled: torch.Tensor = self.network.pyramid(maps)
         return pooled
+
+    @torch.inference_mode()
+    def _measure_cells(self) -> int:
+        """Count the cells of a crop's map along a side."""
+        blank = np.zeros((self.size, self.size, 3), np.uint8)
+        return int(self._compute_maps(blank).shape[-1])
 
     def _compute_maps(self, photo: Photo) -> torch.Tensor:
         return self.trunk(_lay_out(self.network.trunk.normalise(photo).to(self.device)))
@@ -217,6 +223,35 @@ def list_views(size: tuple[int, int], side: int) -> NDArray[np.float32]:
     sides = [(middle[0], 0), (middle[0], y), (0, middle[1]), (x, middle[1])]
     starts = np.array(list(dict.fromkeys([middle, *corners, *sides])), np.float32)
     return np.concatenate([starts, starts + side], axis=1)
+
+
+def locate_views(
+    views: NDArray[np.float32], stride: int, cells: int, map_size: tuple[int, int]
+) -> NDArray[np.int32]:
+    """Find the cells of an image's map that lie where those of the views' own maps would.
+
+    As many as a crop's map has, as the fc layers know no other number: the paper's rule for windows
+    (its appendix) would take one more wherever a view begins between two cells.
+
+    Parameters
+    ----------
+    views : float32 (V, 4)
+        x1 y1 x2 y2 in the image, in pixels.
+    stride : int
+        Of the map, in pixels.
+    cells : int
+        Of a view's own map, along a side.
+    map_size : (width, height)
+        Of the image's map, neither below `cells`.
+
+    Returns
+    -------
+    int32 (V, 4)
+        First and last columns and rows: x1 y1 x2 y2, inclusive.
+    """
+    most = np.array(map_size) - cells
+    starts = np.floor(views[:, :2] / stride + 0.5).astype(np.int32).clip(0, most)
+    return np.concatenate([starts, starts + cells - 1], axis=1).astype(np.int32)
 
 
 def _lay_out(pixels: torch.Tensor) -> torch.Tensor:

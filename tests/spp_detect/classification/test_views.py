@@ -4,8 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
+from spp_detect.backbones import Backbone
+from spp_detect.backbones.base import IMAGENET_RGB
 from spp_detect.classification.config import NO_PYRAMID, ClassifierConfig
 from spp_detect.classification.network import Classifier, ClassifierError
 from spp_detect.classification.view_names import VIEW_NAMES
@@ -16,6 +19,7 @@ from spp_detect.classification.views import (
     average,
     fit_size,
     list_views,
+    locate_views,
     resize_image,
 )
 
@@ -110,20 +114,39 @@ def test_the_full_image_in_one_pass():
     np.testing.assert_allclose(viewer.look(photo, "full"), expected, atol=1e-5)
 
 
-def test_a_view_on_a_map_sees_the_cells_of_its_crop():
-    """In the middle of large cells of one colour, a crop's map and a part of the image's agree."""
-    viewer = make_viewer(levels=(1,))
-    photo = np.zeros((110, 400, 3), np.uint8)
-    photo[:, :200], photo[:, 200:] = (200, 30, 60), (20, 180, 240)
-    crops = score_views(viewer, photo, "ten").numpy()
-    on_maps = score_views(viewer, photo, "ten-on-maps").numpy()
-    order = [1, 2, 3, 4]  # the corners: of one colour each
-    one_colour = crops[order]
-    assert np.abs(one_colour[0] - one_colour[1]).max() > 0.05  # they are told apart
-    # Borders are padded with zeros in a crop, and are pixels of the image on its map.
-    assert (one_colour.argmax(1) == on_maps[order].argmax(1)).all()
-    # Mirror images see the other colour first.
-    np.testing.assert_allclose(on_maps[1], on_maps[7], atol=0.1)
+def test_views_on_a_map_by_hand():
+    """Maps of stride 8, of which a crop's has 5 cells along a side."""
+    views = np.array([[0, 0, 40, 40], [8, 11, 48, 51], [12, 24, 52, 64], [24, 30, 64, 70]])
+    cells = locate_views(views.astype(np.float32), 8, 5, (8, 8))
+    assert cells.tolist() == [[0, 0, 4, 4], [1, 1, 5, 5], [2, 3, 6, 7], [3, 3, 7, 7]]
+
+
+def test_without_borders_views_on_maps_are_those_of_crops():
+    """A trunk without padding sees the same of a crop, and of the image where the crop lies."""
+    network = make_viewer().network
+    layers = nn.Sequential(nn.Conv2d(3, network.trunk.channels, 8, stride=8), nn.ReLU())
+    network.trunk = Backbone("plain", layers, network.trunk.channels, IMAGENET_RGB)
+    viewer, photo = Viewer(network, torch.device("cpu")), make_photo(112, 160)
+    on_maps = viewer.pool_on_maps(photo, 112)
+    crops = [viewer.pool_crops(one, 112)[:9] for one in (photo, photo[:, ::-1])]
+    assert len(on_maps) == 18
+    torch.testing.assert_close(on_maps, torch.cat(crops))
+
+
+@pytest.mark.parametrize("backbone", ["small5", "zf5"])
+def test_views_on_maps_are_nearest_to_their_own_crops(backbone):
+    viewer = make_viewer(backbone=backbone)
+    start_by_he(viewer.network.trunk)
+    photo = make_photo(192, 288)
+    crops = viewer.pool_crops(photo, 192)[:9]
+    on_maps = viewer.pool_on_maps(photo, 192)[:9]
+    assert torch.cdist(on_maps, crops).argmin(dim=1).tolist() == list(range(9))
+
+
+def start_by_he(trunk):
+    for layer in trunk.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
 
 
 def count_passes(viewer, photo, views):
