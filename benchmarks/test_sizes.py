@@ -18,12 +18,13 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from spread_images import open_spread
 from timing import write_result
 
 from data import DataError
 from spp_detect import progress
 from spp_detect.classification.classify import measure_errors
-from spp_detect.classification.images import Images, open_images
+from spp_detect.classification.images import Images
 from spp_detect.classification.network import load_classifier
 from spp_detect.classification.views import Viewer, average
 from spp_detect.files import replace_file
@@ -45,8 +46,8 @@ def score_at(
 def measure_run(run: Path, images: Images) -> dict[str, Any]:
     """Measure a classifier's error at each side."""
     network = load_classifier(run)
-    if network.classes != images.classes or not network.config.has_pyramid:
-        raise SystemExit(f"{run}: expected a pyramid, and the first run's classes")
+    if not network.config.has_pyramid:
+        raise SystemExit(f"{run}: expected a classifier with a pyramid")
     viewer = Viewer(network, torch.device("cpu"))
     errors = []
     for side in SIDES:
@@ -86,10 +87,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="evenly spread over the split's")
     parser.add_argument("--out", type=Path, required=True, help="the .json; a .png beside it")
     arguments = parser.parse_args()
-    classes = load_classifier(arguments.runs[0]).classes
-    images = open_images(arguments.data, arguments.split, classes)
-    count = min(arguments.images, len(images))
-    some = images.choose(np.linspace(0, len(images) - 1, count).astype(np.int64))
+    some = open_spread(arguments.data, arguments.split, arguments.runs, arguments.images)
     with progress.show():
         told = [{"run": run.name} | measure_run(run, some) for run in arguments.runs]
     write_result(arguments.out, {"runs": told, "split": arguments.split})

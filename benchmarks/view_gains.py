@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from spread_images import open_spread
 from timing import write_result
 
 from data import DEFAULT_MAX_SIDE
 from spp_detect import progress
 from spp_detect.classification.classify import classify
-from spp_detect.classification.images import Images, open_images
+from spp_detect.classification.images import Images
 from spp_detect.classification.network import load_classifier
 from spp_detect.classification.view_names import CROPPED, VIEW_NAMES
 from spp_detect.classification.views import Viewer
@@ -37,8 +38,6 @@ def find_errors(viewer: Viewer, images: Images, views: str, name: str) -> NDArra
 def measure_run(run: Path, images: Images) -> dict[str, Any]:
     """Measure a classifier's error by each way to look."""
     network = load_classifier(run)
-    if network.classes != images.classes:
-        raise SystemExit(f"{run}: expected the first run's classes")
     viewer = Viewer(network, torch.device("cpu"))
     names = VIEW_NAMES if network.config.has_pyramid else CROPPED
     wrong = {views: find_errors(viewer, images, views, run.name) for views in names}
@@ -63,13 +62,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500, help="evenly spread over the split's")
     parser.add_argument("--out", type=Path, required=True, help="the .json to write")
     arguments = parser.parse_args()
-    classes = load_classifier(arguments.runs[0]).classes
-    images = open_images(arguments.data, arguments.split, classes)
-    count = min(arguments.images, len(images))
-    some = images.choose(np.linspace(0, len(images) - 1, count).astype(np.int64))
+    some = open_spread(arguments.data, arguments.split, arguments.runs, arguments.images)
     with progress.show():
         told = [{"run": run.name} | measure_run(run, some) for run in arguments.runs]
-    write_result(arguments.out, {"runs": told, "split": arguments.split, "images": count})
+    write_result(arguments.out, {"runs": told, "split": arguments.split, "images": len(some)})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from spp_detect.classification.images import open_images
 from spp_detect.classification.network import load_classifier
 from spp_detect.classification.view_names import CROPPED, VIEW_NAMES
 from spp_detect.classification.views import Viewer
+from spp_detect.dtype import find_dtype
 from spp_detect.files import write_json
 from spp_detect.provenance import record_run
 from spp_detect.training.pretraining_run import PretrainingOptions, PretrainingRun
@@ -99,7 +100,7 @@ def main() -> None:
         "start": arguments.start,
     }
     asked_for = {key: str(value) for key, value in vars(arguments).items()}
-    same = {key: asked_for[key] for key in SAME}
+    same = {key: asked_for[key] for key in SAME} | {"precision": find_dtype("auto", CPU)}
     told: dict[str, Any] = {"by_seed": {}, "settings": same}
     if arguments.out.is_file():
         told = json.loads(arguments.out.read_text())
@@ -119,7 +120,7 @@ def main() -> None:
                 run.mkdir(parents=True, exist_ok=True)
                 settings = usual | own | {"seed": int(seed)}
                 asked = PretrainingOptions(str(arguments.voc), arguments.train_split, settings)
-                PretrainingRun(run, asked, Team(device=CPU), MEMORY, MAX_SIDE).train()
+                PretrainingRun(run, asked, Team(device=CPU), MEMORY).train()
                 for view in left:
                     errors[view] = measure_view(run, arguments.voc, arguments.test_split, view)
                     told["top1_error"] = {one: summarise(e) for one, e in told["by_seed"].items()}

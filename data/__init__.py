@@ -12,7 +12,12 @@ from data.dataset import (
 from data.errors import DataError, MemoryShortageError
 from data.faults import Fault, summarise_faults
 from data.folder import find_others, find_photographs
-from data.image_folder import ImageSet, find_class_folders, open_image_folder
+from data.image_folder import (
+    ImageSet,
+    find_class_folders,
+    list_split_folders,
+    open_image_folder,
+)
 from data.labels import LabelledSet, Labels, Photograph, join_sets, select_classes
 from data.photo import DEFAULT_MAX_SIDE, PHOTO_SUFFIXES, PhotoLike, as_photo, photo_size, read_photo
 from data.splits import UNSPLIT
@@ -40,6 +45,7 @@ __all__ = [
     "is_labelled",
     "join_sets",
     "leave_out_unreadable",
+    "list_split_folders",
     "list_splits",
     "make_synthetic_set",
     "open_dataset",

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from data.errors import problem, shorten
 from data.folder import is_photograph, walk_files
 
+SPLITS = {"train", "val", "valid", "trainval", "test"}  # as folders of splits are called
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -108,3 +110,35 @@ def find_class_folders(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         raise problem(folder, "no such folder; expected one of a folder for each class")
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def list_split_folders(folder: Path) -> list[str]:
+    """List the names of a folder's splits, as train and val of ImageNet; there may be none.
+
+    A class may be called as a split is. So where none of them holds folders of classes, or a class
+    of another name stands beside them, they are classes.
+
+    Raises
+    ------
+    DataError
+        Where there is no such folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+    ...         Path(folder, name).mkdir(parents=True)
+    ...     list_split_folders(Path(folder)), list_split_folders(Path(folder, "train"))
+    (['train', 'val'], [])
+    """
+    found = {one.name: one for one in find_class_folders(folder)}
+    splits = sorted(SPLITS & set(found))
+    others = [one for name, one in found.items() if splits and name not in SPLITS]
+    if not any(find_class_folders(folder / name) for name in splits):
+        return []
+    return [] if any(map(_holds_photographs, others)) else splits
+
+
+def _holds_photographs(folder: Path) -> bool:
+    return any(is_photograph(path) for path in folder.iterdir())

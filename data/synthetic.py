@@ -19,7 +19,7 @@ from data.errors import problem
 
 SYNTHETIC_CLASSES = ("cross", "disc", "ring", "star", "triangle")
 
-_MARK = "synthetic.json"
+MARK = "synthetic.json"  # is in each set that was made
 _SUBPIXEL_BITS = 4
 _MARGIN = 80  # drawn beyond each border, for the true size of shapes cut by it
 _CONTRAST = 110  # least distance in RGB between a shape's colour and what lies behind it
@@ -105,7 +105,7 @@ def make_synthetic_set(
             raise problem(out, f"{name} is {value}; expected at least {least}")
     mark = json.dumps({**counts, "seed": seed}) + "\n"
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if (out / _MARK).is_file() and (out / _MARK).read_text(encoding="utf-8") == mark:
+        if (out / MARK).is_file() and (out / MARK).read_text(encoding="utf-8") == mark:
             return out
         raise problem(out, "exists; expected a new folder or a set made with the same arguments")
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -134,7 +134,7 @@ def _write_set(root: Path, counts: dict[str, int], seed: int, mark: str) -> None
     for split, ids in {**names, "trainval": names["train"] + names["val"]}.items():
         text = "".join(f"{name}\n" for name in ids)
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text, encoding="utf-8")
-    (root / _MARK).write_text(mark, encoding="utf-8")
+    (root / MARK).write_text(mark, encoding="utf-8")
 
 
 def _write_annotation(

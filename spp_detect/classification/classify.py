@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data import DataError
 from spp_detect.classification.images import Images, Piece
 from spp_detect.classification.views import Viewer, average
+from spp_detect.report.names import make_readable
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def describe_image(
 ) -> dict[str, Any]:
     """Tell the likeliest classes of an image, for json."""
     best = np.argsort(-probabilities, kind="stable")[:count].tolist()
-    told: dict[str, Any] = {"file": str(piece.path)}
+    told: dict[str, Any] = {"file": make_readable(str(piece.path))}
     if piece.box is not None:
         told["box"] = list(piece.box)
     told["classes"] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,10 +20,16 @@ from data import (
     find_class_folders,
     find_photographs,
     is_labelled,
+    list_split_folders,
     open_dataset,
     open_image_folder,
     read_photo,
 )
+from data.errors import shorten
+from data.faults import LEFT_OUT
+from spp_detect.opening import tell_what_is_wrong
+
+logger = logging.getLogger(__name__)
 
 # What a split's folder is called where none has its own name: ImageNet is tested on its val.
 FOLDER_NAMES = {
@@ -30,7 +37,6 @@ FOLDER_NAMES = {
     "val": ("val", "valid"),
     "test": ("test", "val", "valid"),
 }
-SPLITS = {"train", "val", "valid", "trainval", "test"}
 
 
 class Piece(NamedTuple):
@@ -67,11 +73,14 @@ class Images:
         The N images.
     labels : int64 (N,)
         Their classes.
+    left_out : int
+        Photographs of a labelled set that cannot be opened, which were named.
     """
 
     classes: tuple[str, ...]
     pieces: tuple[Piece, ...]
     labels: NDArray[np.int64]
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -100,6 +109,8 @@ def open_images(
 ) -> Images:
     """Open a folder of images by class, or the labelled boxes of a detection set.
 
+    What is wrong with the set is told in a warning.
+
     Parameters
     ----------
     path : path
@@ -120,7 +131,8 @@ def open_images(
     """
     path = Path(path)
     if is_labelled(path):
-        images = cut_boxes(open_dataset(path, split, classes, max_side))
+        dataset = open_dataset(path, split, classes, max_side)
+        images = cut_boxes(tell_what_is_wrong(dataset, path))
         least = 2 if classes is None else 1
         if len(np.unique(images.labels)) < least:
             raise DataError(
@@ -146,11 +158,16 @@ def open_any_images(
     path = Path(path)
     if is_labelled(path):
         return open_images(path, split, classes, max_side), True
+    home = path
     if path.is_dir():
-        names = {folder.name for folder in find_class_folders(find_split(path, split))}
+        home = find_split(path, split)
+        names = {folder.name for folder in find_class_folders(home)}
         if names & set(classes):
             return open_images(path, split, classes, max_side), True
-    paths = find_photographs(path)
+        if len(names) > 1:
+            told = f"{shorten(sorted(names))} are none of the network's classes"
+            logger.warning("%s: %s; taken as images without labels", path, told)
+    paths = find_photographs(home)
     unknown = np.full(len(paths), -1, np.int64)
     return Images(tuple(classes), tuple(map(Piece, paths)), unknown), False
 
@@ -158,22 +175,18 @@ def open_any_images(
 def find_split(folder: Path, split: str, otherwise: Path | None = None) -> Path:
     """Find a split's folder within a folder of images: itself where it has no splits.
 
-    A class may be called as a split is: what holds no folders itself is none.
-
     Raises
     ------
     DataError
         Where it has splits, but not this one, and nothing to take `otherwise`.
     """
-    found = {one.name: bool(find_class_folders(one)) for one in find_class_folders(folder)}
+    splits = list_split_folders(folder)
     for name in FOLDER_NAMES.get(split, (split,)):
-        if found.get(name):
+        if name in splits:
             return folder / name
-    if otherwise is not None:
-        return otherwise
-    if found and set(found) <= SPLITS and all(found.values()):
-        raise DataError(f"{folder}: no split {split}; it has {', '.join(sorted(found))}")
-    return folder
+    if splits and otherwise is None:
+        raise DataError(f"{folder}: no split {split}; it has {', '.join(splits)}")
+    return otherwise or folder
 
 
 def list_images(found: ImageSet) -> Images:
@@ -186,18 +199,21 @@ def cut_boxes(dataset: LabelledSet) -> Images:
     pieces, labels = [], []
     for photograph in dataset:
         easy = photograph.labels.easy
-        corners = np.concatenate([np.floor(easy.boxes[:, :2]), np.ceil(easy.boxes[:, 2:])], axis=1)
-        limits = [photograph.width, photograph.height] * 2
-        for x1, y1, x2, y2 in np.clip(corners, 0, limits).astype(int).tolist():
+        size = np.array([photograph.width, photograph.height])
+        starts = np.floor(easy.boxes[:, :2]).clip(0, size - 1)  # of a sliver a pixel is left
+        ends = np.ceil(easy.boxes[:, 2:]).clip(starts + 1, size)
+        for x1, y1, x2, y2 in np.concatenate([starts, ends], axis=1).astype(int).tolist():
             pieces.append(Piece(photograph.path, (x1, y1, x2, y2)))
         labels.extend(easy.classes.tolist())
-    return Images(dataset.classes, tuple(pieces), np.array(labels, np.int64))
+    left_out = sum(fault.outcome == LEFT_OUT for fault in dataset.faults)
+    return Images(dataset.classes, tuple(pieces), np.array(labels, np.int64), left_out)
 
 
 def hold_out(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     """Divide images: those to learn from, and about a share of each class held out.
 
-    What comes from one file stays together.
+    What comes from one file stays together. What is too little of a class to be a file is held out
+    of the next.
 
     Raises
     ------
@@ -209,9 +225,12 @@ def hold_out(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     held = np.zeros(len(files), bool)
     random = np.random.default_rng(seed)
     rarest = _find_rarest(images.labels, groups)
+    left = 0.0
     for label in np.unique(rarest):
         own = random.permutation(np.flatnonzero(rarest == label))
-        held[own[: round(share * len(own))]] = True
+        left += share * len(own)
+        held[own[: round(left)]] = True
+        left -= round(left)
     if not held.any():
         held[random.permutation(len(files))[: max(1, round(share * len(files)))]] = True
     for label in np.setdiff1d(images.labels, images.labels[~held[groups]]):

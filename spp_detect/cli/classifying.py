@@ -13,6 +13,7 @@ from cloup import option_group
 
 from spp_detect.classification.view_names import VIEW_NAMES
 from spp_detect.cli.options import (
+    FiniteRange,
     backbone_option,
     device_option,
     is_given,
@@ -63,7 +64,7 @@ def _parse_numbers(
     device_option,
     click.option(
         "--memory",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         default=4.0,
         help="GB of images that are kept; others are read again in each epoch.",
     ),
@@ -153,15 +154,16 @@ def pretrain(
     with join_team(choose_device(device)) as team:
         if team.leads:
             check_begun(out) if resume else check_new(out)
-        given = PretrainingOptions(str(data.absolute()) if data else "", split, settings)
+        given = PretrainingOptions(str(data.absolute()) if data else "", split, settings, max_side)
         if resume:
             found = PretrainingOptions.read(out)
             changed = replace(found, settings=found.settings | settings)
             given = replace(changed, data=given.data or found.data)
             given = replace(given, split=split) if is_given(context, "split") else given
+            given = replace(given, max_side=max_side) if is_given(context, "max_side") else given
         if not given.data:
             raise click.UsageError("no DATA to train on: expected a folder of images or a set")
-        run = PretrainingRun(out, given, team, int(memory * 1e9), max_side)
+        run = PretrainingRun(out, given, team, int(memory * 1e9))
         if not team.leads:
             run.train()
             return
@@ -224,6 +226,8 @@ def classify(
         raise click.UsageError(f"--out {out}: expected another folder than RUN's")
     network = load_classifier(run)
     images, labelled = open_any_images(folder, split, network.classes, max_side)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     viewer = Viewer(network, choose_device(device))
     told: list[dict[str, Any]] = []
 
@@ -242,7 +246,7 @@ def classify(
             print(f"{told[-1]['file']}: {best['class']} {best['probability']:.2f}")
     if out is not None:
         _write_classes(out, told, numbers if labelled else None)
-    if len(told) < len(images):
+    if len(told) < len(images) or images.left_out:
         sys.exit(2)
 
 

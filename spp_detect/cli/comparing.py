@@ -214,9 +214,9 @@ def tables(
     Extractor, feature and scales are each cell's own, whatever the settings say.
     """
     from spp_detect.backbones import Backbone, read_fc_weights
-    from spp_detect.cli.opening import open_checked
     from spp_detect.experiments.paper_tables import TableMaker, TablePlan, render_tables
     from spp_detect.features import choose_device
+    from spp_detect.opening import open_checked
     from spp_detect.training.assembly import make_settings, make_trunk
     from spp_detect.training.feature_cache import Resources
 

@@ -99,9 +99,9 @@ def evaluate(
     """
     from data import UNSPLIT
     from eval import write_comp
-    from spp_detect.cli.opening import open_checked
     from spp_detect.ensemble import load_detector
     from spp_detect.evaluation import detect_dataset, find_errors, measure, write_page
+    from spp_detect.opening import open_checked
     from spp_detect.report.terminal import show_errors, show_result
     from spp_detect.trained_on import find_held_out, warn_of_seen
 
@@ -158,8 +158,8 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
     """
     from data import open_dataset
     from eval import read_coco_results, read_comp
-    from spp_detect.cli.opening import tell_what_is_wrong
     from spp_detect.evaluation import find_errors, measure
+    from spp_detect.opening import tell_what_is_wrong
     from spp_detect.report.terminal import show_errors, show_result
 
     dataset = tell_what_is_wrong(open_dataset(data, split), data)

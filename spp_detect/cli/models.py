@@ -265,9 +265,9 @@ def compress(
         raise click.UsageError("--calibrate and --split: expected both or neither")
     if calibrate is not None and (first is None or promising is not None):
         raise click.UsageError("--calibrate chooses --promising for --first: give the latter alone")
-    from spp_detect.cli.opening import open_checked
     from spp_detect.detector import Detector
     from spp_detect.experiments.cascade_size import choose_count, measure_counts
+    from spp_detect.opening import open_checked
     from spp_detect.trained_on import carry_over, warn_of_seen
     from spp_detect.training.run_folder import check_new
 

@@ -46,6 +46,16 @@ class FiniteFloat(click.ParamType):
         return number
 
 
+class FiniteRange(click.FloatRange):
+    """A number within a range, and not NaN or infinite."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Turn a word into a number."""
+        return float(super().convert(FiniteFloat().convert(value, param, ctx), param, ctx))
+
+
 class BackboneName(click.Choice[str]):
     """A trunk of the program's own list, or any of timm's."""
 
@@ -116,13 +126,13 @@ threads_option = click.option(
 
 map_budget_option = click.option(
     "--map-budget",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=8.0,
     help="GB of maps, or of R-CNN's features, kept on disk.",
 )
 memory_option = click.option(
     "--memory",
-    type=click.FloatRange(0.1),
+    type=FiniteRange(0.1),
     default=8.0,
     help="GB of examples that SVMs are trained on at once; a class with more of them takes longer.",
 )

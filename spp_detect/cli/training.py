@@ -257,7 +257,7 @@ def _open_training_set(
 ) -> tuple[LabelledSet, LabelledSet | None]:
     """Open what a run learns from, and what is held out where its sets have no splits."""
     from data import UNSPLIT, join_sets
-    from spp_detect.cli.opening import open_checked
+    from spp_detect.opening import open_checked
     from spp_detect.trained_on import hold_out
     from spp_detect.training.run import leave_out_without_positives
 
@@ -317,10 +317,10 @@ def add_class(
     command goes on where it was stopped.
     """
     from data import find_photographs, select_classes
-    from spp_detect.cli.opening import open_checked
     from spp_detect.detector import Detector
     from spp_detect.features import choose_device
     from spp_detect.lock import lock_folder
+    from spp_detect.opening import open_checked
     from spp_detect.trained_on import carry_over
     from spp_detect.training import added_class
     from spp_detect.training.feature_cache import Resources

@@ -107,8 +107,8 @@ def transfer(
     """
     from data import is_labelled
     from spp_detect.classification.transfer import transfer_to_folders, transfer_to_labels
-    from spp_detect.cli.opening import open_checked_folder
     from spp_detect.files import write_json
+    from spp_detect.opening import open_checked_folder
     from spp_detect.provenance import record_run
     from spp_detect.report.terminal import show_transfer
 
@@ -180,7 +180,7 @@ def _describe(
 
 def _open_parts(data: Path, max_side: int) -> dict[str, LabelledSet]:
     from data import DataError, list_splits, open_dataset
-    from spp_detect.cli.opening import open_checked
+    from spp_detect.opening import open_checked
 
     there = list_splits(data)
     if not {*PARTS} <= {*there}:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data import DEFAULT_MAX_SIDE, LabelledSet, make_synthetic_set, open_dataset
+from data import LabelledSet, make_synthetic_set, open_dataset
+from data.synthetic import MARK
 from eval import plot_curves, write_comp
 from spp_detect.backbones import Backbone
 from spp_detect.classification.config import MINIMUM_SIDE
@@ -31,6 +32,7 @@ from spp_detect.report.terminal import show_benchmark, show_result
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.pretraining_run import PretrainingOptions, PretrainingRun
 from spp_detect.training.run import TrainingRun
+from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.team import Team
 
 CROP_COPIES = 8
@@ -46,6 +48,7 @@ TRUNK: dict[str, Any] = {
     "rate": 4e-3,
 }
 MEMORY = 1_000_000_000
+LEFT = ("trunk", "run", "evaluation", "photographs", "detections", "benchmark", "report")
 PHOTOGRAPHS = {"train": 600, "val": 160, "test": 100}
 PHOTOGRAPHS_SHOWN = 12
 PHOTOGRAPHS_TIMED = 4
@@ -71,10 +74,14 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     -------
     dict
         The content of metrics.json.
+
+    Raises
+    ------
+    TrainingError
+        For a folder that holds other files.
     """
     start = time.perf_counter()
-    for name in ("trunk", "run", "evaluation", "photographs", "detections", "benchmark", "report"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    _clear(out)
     voc = make_synthetic_set(out / "voc", **PHOTOGRAPHS, seed=seed)
     # As ImageNet and VOC: the trunk learns on photographs that the detector is not trained on.
     backbone, trunk_error = train_trunk(open_dataset(voc, "train"), out / "trunk", device, seed)
@@ -94,6 +101,16 @@ def run_demo(out: Path, device: torch.device, seed: int) -> dict[str, Any]:
     _write_page(numbers, test, out)
     print(f"{out / 'report' / 'index.html'}: mAP {numbers['mAP']:.3f} on held-out photographs")
     return numbers
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier demo left, but for the set, and nothing else."""
+    if not (out / "voc" / MARK).is_file():
+        if out.exists() and any(path.name[0] != "." for path in out.iterdir()):
+            raise TrainingError(f"{out}: holds files that are no earlier demo's; expected none")
+        return
+    for name in LEFT:
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def train_trunk(
@@ -123,7 +140,7 @@ def train_trunk(
     write_crops(dataset, crops, side, CROP_COPIES, np.random.default_rng(seed))
     options = PretrainingOptions(str(crops), "trainval", TRUNK | {"seed": seed})
     team = Team(device=device)
-    numbers = PretrainingRun(run, options, team, MEMORY, DEFAULT_MAX_SIDE).train()
+    numbers = PretrainingRun(run, options, team, MEMORY).train()
     return load_classifier(run).trunk, numbers["held_out_error"]
 
 

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from data import DEFAULT_MAX_SIDE, DataError, read_photo
 from spp_detect.classification.config import MINIMUM_SIDE
 from spp_detect.classification.images import Images
+from spp_detect.classification.views import list_views
 
 logger = logging.getLogger(__name__)
 
 IMAGES_OF_COLOURS = 1000  # from which the principal components of colours are measured
 THUMBNAIL = 32
+CENTRE_AND_CORNERS = 5  # the first of the views
 
 Photo = NDArray[np.uint8]
 
@@ -92,14 +94,21 @@ class PreparedImages:
             self._kept |= dict.fromkeys(self._of_file[path])
 
 
-def draw_crop(image: Photo, size: int, random: np.random.Generator) -> Photo:
+def draw_crop(
+    image: Photo, size: int, random: np.random.Generator, *, anywhere: bool = False
+) -> Photo:
     """Draw a square crop, mirrored or not, uint8 (size, size, 3).
 
-    Its side is 224/256 of the image's short side, wherever that lies: paper, section 3.1.1.
+    Its side is 224/256 of the image's short side; it lies in the centre or in one of the corners as
+    in the paper, section 3.1.1, or anywhere.
     """
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) / MINIMUM_SIDE))
-    x, y = random.integers(width - side + 1), random.integers(height - side + 1)
+    if anywhere:
+        x, y = random.integers(width - side + 1), random.integers(height - side + 1)
+    else:
+        places = list_views((width, height), side)[:CENTRE_AND_CORNERS]
+        x, y = places[random.integers(len(places)), :2].astype(int).tolist()
     crop = cv2.resize(image[y : y + side, x : x + side], (size, size))
     return np.asarray(crop[:, ::-1] if random.random() < 0.5 else crop, np.uint8)
 
@@ -132,10 +141,15 @@ class CropSource:
         Spread of the change along the components of colours.
     seed : int
         Of all chance.
+    anywhere : bool
+        Whether crops lie anywhere, see `draw_crop`.
     """
 
-    def __init__(self, prepared: PreparedImages, colour: float, seed: int) -> None:
+    def __init__(
+        self, prepared: PreparedImages, colour: float, seed: int, *, anywhere: bool
+    ) -> None:
         self.prepared = prepared
+        self.anywhere = anywhere
         self.seed = seed
         self.changes = colour * measure_colours(prepared, seed)
         self._last = -1, np.zeros(0, np.int64)  # the epoch asked for last, and its order
@@ -168,7 +182,7 @@ class CropSource:
             if image is None:
                 continue
             random = np.random.default_rng((self.seed, epoch, i))
-            crops.append(draw_crop(image, size, random))
+            crops.append(draw_crop(image, size, random, anywhere=self.anywhere))
             shifts.append(self.changes @ random.standard_normal(3))
             labels.append(self.prepared.images.labels[i])
         added = np.array(shifts, np.float32).reshape(-1, 3)

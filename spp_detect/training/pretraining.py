@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -60,11 +61,6 @@ class Pretrainer:
         Bytes of prepared images that are kept.
     max_side : int
         Of a photograph, in pixels.
-
-    Raises
-    ------
-    TrainingError
-        For batches that are too small to have batch norms.
     """
 
     def __init__(
@@ -80,17 +76,12 @@ class Pretrainer:
         self.config = config
         self.team = team
         self.device = device = team.device
-        if config.start == "normed" and min(config.batch, len(images)) // team.size < 2:
-            raise TrainingError(
-                f"batch {config.batch} of {len(images)} images in {team.size} processes: expected "
-                "two images of each at least, for batch norms"
-            )
         self.run = run
         self.network = start_network(config, images.classes).to(device)
         self.network.to(memory_format=torch.channels_last)
         side = max(self.config.sizes) * MINIMUM_SIDE
         prepared = PreparedImages(images, side, memory, max_side)
-        self.crops = CropSource(prepared, config.colour, config.seed)
+        self.crops = CropSource(prepared, config.colour, config.seed, anywhere=self.is_normed)
         test_side = config.size * MINIMUM_SIDE
         self.held_out = PreparedImages(held_out, test_side, memory // 8, max_side)
         self.optimiser = make_optimiser(self.network)
@@ -100,6 +91,11 @@ class Pretrainer:
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, errors, images of the epoch so far
         self.seconds = 0.0
         self.saved = time.monotonic()
+
+    @property
+    def is_normed(self) -> bool:
+        """Whether the start is the modern one."""
+        return self.config.start == "normed"
 
     @keeping_freed()
     def train(self) -> Classifier:
@@ -150,7 +146,7 @@ class Pretrainer:
             group["lr"] = rate
         # An interrupted run repeats the dropout; no two processes have the same.
         torch.manual_seed(self.config.seed + step + (self.team.rank << 32))
-        if len(labels) == 1 and self.config.start == "normed":  # others could not be read
+        if len(labels) == 1 and self.is_normed:  # others could not be read
             labels = labels[:0]
         count = torch.tensor([float(len(labels))])
         self.team.add_up([count])
@@ -260,6 +256,15 @@ class Pretrainer:
         if not path.is_file():
             return 0
         tensors = read_tensors(path)
+        try:
+            return self._take_up(tensors)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"{path}: not the state of this run; expected it as the run wrote it, delete it to "
+                "begin anew"
+            ) from error
+
+    def _take_up(self, tensors: dict[str, torch.Tensor]) -> int:
         network = {
             k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
         }
@@ -278,6 +283,15 @@ class Pretrainer:
         self.sums = tensors["sums"]
         self.seconds = float(tensors["seconds"])
         return int(tensors["step"][0])
+
+
+def check_batch(config: ClassifierConfig, images: int, team: Team) -> None:
+    """Raise TrainingError for batches that are too small to have batch norms."""
+    if config.start == "normed" and min(config.batch, images) // team.size < 2:
+        raise TrainingError(
+            f"batch {config.batch} of {images} images in {team.size} processes: expected two "
+            "images of each at least, for batch norms"
+        )
 
 
 def start_network(config: ClassifierConfig, classes: tuple[str, ...]) -> Classifier:
@@ -377,5 +391,5 @@ def fingerprint_images(images: Images) -> str:
     """Hash the images' names, boxes and classes."""
     digest = hashlib.sha256()
     for piece, label in zip(images.pieces, images.labels.tolist(), strict=True):
-        digest.update(f"{piece.path.name} {piece.box} {label}\n".encode())
+        digest.update(os.fsencode(f"{piece.path.name} {piece.box} {label}\n"))
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from data import LabelledSet
 from proposals import BoxesFile
 from spp_detect.backbones import Backbone
 from spp_detect.files import write_text
+from spp_detect.lock import NAME as LOCK
 from spp_detect.provenance import record_run
 
 
@@ -31,7 +32,7 @@ def proposal_folder(run: Path) -> Path:
 
 def check_new(folder: Path) -> None:
     """Raise TrainingError where a folder holds a run or anything else already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
         raise TrainingError(
             f"{folder}: not an empty folder; give --resume to go on with its run, or another --out"
         )
@@ -39,8 +40,13 @@ def check_new(folder: Path) -> None:
 
 def check_begun(folder: Path) -> None:
     """Raise TrainingError where there is no run to go on with."""
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or not _holds_anything(folder):
         raise TrainingError(f"{folder}: no run there to go on with; begin one without --resume")
+
+
+def _holds_anything(folder: Path) -> bool:
+    """But for the lock, which a run leaves that was refused."""
+    return any(path.name != LOCK for path in folder.iterdir())
 
 
 def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:

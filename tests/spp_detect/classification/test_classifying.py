@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -79,6 +81,65 @@ def test_a_run_does_not_go_on_with_other_images(classifier, colours, tmp_path, c
         (other / path.parent.name / f"new_{path.name}").write_bytes(path.read_bytes())
     assert run("pretrain", other, "--resume", "--out", classifier) == 2
     assert "begun with other fingerprint" in capsys.readouterr().err
+
+
+def test_what_is_refused_can_be_begun_anew(colours, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = (*QUICK, "--epochs", 1, "--start", "normed")
+    assert run("pretrain", colours, "--out", out, *words, "--batch", 1) == 2
+    assert "for batch norms" in capsys.readouterr().err
+    assert run("pretrain", colours, "--out", out, *words, "--batch", 8) == 0
+
+
+def test_a_run_that_is_stopped_at_once_goes_on(colours, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    words = (*QUICK, "--epochs", 1, "--batch", 8, "--max-side", 71)
+    with monkeypatch.context() as patch:
+        patch.setattr("spp_detect.training.image_crops.measure_colours", stop)
+        assert run("pretrain", colours, "--out", out, *words) == 130
+    assert run("pretrain", "--resume", "--out", out, "--max-side", 70) == 2
+    assert run("pretrain", "--resume", "--out", out) == 0
+    assert json.loads((out / "run.json").read_text())["max_side"] == 71
+
+
+def test_a_damaged_photograph_of_a_set_is_named(classifier, tmp_path, capsys):
+    """Of a labelled set, which is opened by its annotations."""
+    for n in range(3):
+        Image.new("RGB", (60, 50), (200, 20, 20)).save(tmp_path / f"{n}.jpg")
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 40, 40]} for n in range(3)]
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 60, "height": 50} for n in range(3)]
+    told = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "red"}]}
+    (tmp_path / "set.json").write_text(json.dumps(told))
+    assert run("classify", classifier, tmp_path / "set.json") == 0
+    (tmp_path / "1.jpg").write_bytes(b"")
+    capsys.readouterr()
+    assert run("classify", classifier, tmp_path / "set.json", "--out", tmp_path / "out") == 2
+    assert "1.jpg" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out" / "classes.json").read_text())) == 2
+
+
+def test_names_that_are_no_utf8(colours, classifier, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(colours, folder)
+    try:
+        (folder / "red" / "00.png").rename(folder / "red" / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    words = (*QUICK, "--epochs", 1, "--batch", 8)
+    assert run("pretrain", folder, "--out", tmp_path / "run", *words) == 0
+    assert run("classify", classifier, folder, "--out", tmp_path / "out") == 0
+    assert "\\xff.png" in (tmp_path / "out" / "classes.csv").read_text()
+
+
+def test_folders_of_splits_are_no_classes_to_transfer_to(tmp_path, colours, capsys):
+    for split in ("train", "val"):
+        shutil.copytree(colours, tmp_path / split)
+    words = ("--backbone", "small5", "--weights", "none")
+    assert run("transfer", tmp_path, *words) == 2
+    assert "holds the splits train, val; expected one of them" in capsys.readouterr().err
 
 
 def test_results_do_not_go_where_the_classifier_lies(classifier, colours, capsys):

@@ -1,10 +1,21 @@
 """Images with a class each: folders by class, labelled boxes, what is held out."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError, LabelledSet, Labels, Photograph, open_image_folder, read_photo
+from data import (
+    DataError,
+    LabelledSet,
+    Labels,
+    Photograph,
+    list_split_folders,
+    open_image_folder,
+    read_photo,
+)
 from spp_detect.classification.config import ClassifierConfig
 from spp_detect.classification.images import (
     cut_boxes,
@@ -128,6 +139,71 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path):
     fill(tmp_path, {"train": 3, "boat": 2})
     images = open_images(tmp_path, "trainval")
     assert (images.classes, len(images)) == (("boat", "train"), 5)
+
+
+def test_classes_stand_beside_one_that_is_called_as_a_split_is(tmp_path):
+    """Its images lie in folders of their own, as they may."""
+    fill(tmp_path, {"boat": 2, "bus": 1})
+    fill(tmp_path / "train", {"steam": 3, "electric": 4})
+    assert list_split_folders(tmp_path) == []
+    images = open_images(tmp_path, "trainval")
+    assert (images.classes, len(images)) == (("boat", "bus", "train"), 10)
+
+
+def test_a_split_without_folders_of_classes(tmp_path):
+    """As ImageNet's val is before it is sorted."""
+    fill(tmp_path / "train", {"a": 20, "b": 20})
+    (tmp_path / "val").mkdir()
+    for n in range(3):
+        Image.new("RGB", (12, 9)).save(tmp_path / "val" / f"{n}.png")
+    (tmp_path / "devkit").mkdir()
+    assert list_split_folders(tmp_path) == ["train", "val"]
+    images, has_labels = open_any_images(tmp_path, "val", ("a", "b"))
+    assert (len(images), has_labels) == (3, False)
+    learn, held = open_training_images(tmp_path, "trainval", ClassifierConfig(), 1000)
+    assert (len(learn), len(held)) == (36, 4)
+
+
+def test_a_share_is_held_out_of_small_classes_together(tmp_path):
+    fill(tmp_path, dict.fromkeys([f"c{n:02}" for n in range(40)], 5))
+    images = list_images(open_image_folder(tmp_path))
+    learn, held = hold_out(images, 0.1, seed=0)
+    assert (len(learn), len(held)) == (180, 20)
+    assert max(np.bincount(held.labels)) == 1
+
+
+def test_of_a_sliver_a_pixel_is_left():
+    boxes = np.array([[30, 5, 30, 9], [7, 8, 7, 8], [29.5, 19.5, 40, 40], [-3, -3, 0, 0]])
+    labels = Labels(boxes.astype(np.float32), np.zeros(4, int), np.zeros(4, bool))
+    photograph = Photograph("0", Path("0.png"), 30, 20, labels)
+    images = cut_boxes(LabelledSet(Path(), "train", ("a", "b"), (photograph,)))
+    assert [piece.box for piece in images.pieces] == [
+        (29, 5, 30, 9),
+        (7, 8, 8, 9),
+        (29, 19, 30, 20),
+        (0, 0, 1, 1),
+    ]
+
+
+def test_what_is_wrong_with_a_labelled_set_is_told(tmp_path, small_voc, caplog):
+    voc = tmp_path / "voc"
+    shutil.copytree(small_voc, voc)
+    whole = open_images(voc, "trainval")
+    assert (whole.left_out, caplog.messages) == (0, [])
+    spoilt = whole.pieces[0].path
+    spoilt.write_bytes(b"")
+    images = open_images(voc, "trainval")
+    assert images.left_out == 1
+    assert {p.path for p in images.pieces} == {p.path for p in whole.pieces} - {spoilt}
+    assert "1 x photograph left out" in caplog.text
+    assert spoilt.name in caplog.text
+
+
+def test_folders_of_other_names_than_the_classes_are_told(tmp_path, caplog):
+    fill(tmp_path, {"rose": 1, "sky": 1})
+    images, has_labels = open_any_images(tmp_path, "test", ("red", "sea"))
+    assert (len(images), has_labels) == (2, False)
+    assert "rose, sky are none of the network's classes" in caplog.text
 
 
 def test_each_class_is_learnt_however_few_its_images(tmp_path):

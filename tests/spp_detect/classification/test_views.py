@@ -188,3 +188,12 @@ def test_without_a_pyramid_only_crops():
     assert viewer.look(make_photo(), "ten").shape == (4,)
     with pytest.raises(ClassifierError, match="views full: expected centre or ten"):
         viewer.look(make_photo(), "full")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("views", VIEW_NAMES)
+def test_a_gpu_says_what_the_cpu_says(views):
+    photo = make_photo()
+    expected = make_viewer(fc_depth=2, fc_width=64).look(photo, views)
+    viewer = Viewer(make_viewer(fc_depth=2, fc_width=64).network, torch.device("cuda"))
+    np.testing.assert_allclose(viewer.look(photo, views), expected, atol=1e-4)

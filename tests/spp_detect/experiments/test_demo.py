@@ -3,10 +3,12 @@
 import json
 import re
 
+import pytest
 import torch
 from PIL import Image
 
 from spp_detect.experiments import demo
+from spp_detect.training.run_folder import TrainingError
 
 
 def test_a_small_demo_leaves_all_it_promises(tmp_path, monkeypatch):
@@ -29,3 +31,11 @@ def test_a_small_demo_leaves_all_it_promises(tmp_path, monkeypatch):
         Image.open(out / "report" / "detections.png").verify()
         assert (out / "detections" / "index.html").is_file()
         assert len(list((out / "evaluation").glob("comp4_det_test_*.txt"))) == 5
+
+
+def test_files_of_others_stay(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "mine.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="holds files that are no earlier demo's"):
+        demo.run_demo(tmp_path, torch.device("cpu"), seed=0)
+    assert (tmp_path / "report" / "mine.txt").read_text() == "mine"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from spp_detect.classification.config import ClassifierConfig
@@ -18,7 +18,13 @@ from spp_detect.classification.images import Images, Piece, open_images
 from spp_detect.classification.network import Classifier, load_classifier
 from spp_detect.training import pretraining
 from spp_detect.training.image_crops import CropSource, PreparedImages, draw_crop, measure_colours
-from spp_detect.training.pretraining import Pretrainer, choose_size, find_rate, start_network
+from spp_detect.training.pretraining import (
+    Pretrainer,
+    check_batch,
+    choose_size,
+    find_rate,
+    start_network,
+)
 from spp_detect.training.run_folder import TrainingError
 from spp_detect.training.team import Team
 
@@ -42,7 +48,7 @@ def stripes(tmp_path_factory):
     return folder
 
 
-def make_trainer(folder, images, held_out=None, max_side=1000, **settings):
+def make_trainer(folder, images, held_out=None, max_side=1000, device=CPU, **settings):
     settings = {
         "backbone": "small5",
         "fc_width": 16,
@@ -55,7 +61,9 @@ def make_trainer(folder, images, held_out=None, max_side=1000, **settings):
         "rate": 0.004,
     } | settings
     config = ClassifierConfig(**settings)
-    return Pretrainer(config, images, held_out or images, folder, Team(device=CPU), 10**8, max_side)
+    return Pretrainer(
+        config, images, held_out or images, folder, Team(device=device), 10**8, max_side
+    )
 
 
 def test_it_learns_to_tell_stripes_apart(stripes, tmp_path):
@@ -113,15 +121,39 @@ def test_a_damaged_state_is_told_in_one_line(stripes, tmp_path):
         state.write_bytes(damaged)
         with pytest.raises(TrainingError, match=r"pretraining.safetensors: not a whole .*delete"):
             make_trainer(tmp_path, images).train()
+    save_file({"step": torch.tensor([1]), "network.odd": torch.zeros(2)}, state)
+    with pytest.raises(TrainingError, match="not the state of this run; .*delete it") as caught:
+        make_trainer(tmp_path, images).train()
+    assert "\n" not in str(caught.value)
     state.unlink()
     make_trainer(tmp_path, images).train()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("start", ["normed", "normal"])
+def test_a_gpu_learns_as_the_cpu(stripes, tmp_path, monkeypatch, start):
+    """Its sums have another order; and what it left when it was stopped is taken up there, too."""
+    images = open_images(stripes, "train")
+    settings = {"start": start, "epochs": 1}
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, values: values)
+    monkeypatch.setattr(pretraining, "SECONDS_BETWEEN_STATES", 0.0)
+    one, other = (
+        make_trainer(tmp_path / name, images, device=torch.device(name), **settings)
+        for name in ("cpu", "cuda")
+    )
+    one.train(), other.train()
+    np.testing.assert_allclose(other.history, one.history, rtol=1e-2)
+    again = make_trainer(tmp_path / "cuda", images, device=torch.device("cuda"), **settings)
+    assert again._restore() == len(images) // 10
 
 
 PROGRAM = """
 import sys
 from torch import nn
-from spp_detect import cli
+from spp_detect import cli, dtype
 
+# Sums of halves of a batch are those of the whole, but for float32's last bits.
+dtype.has_fast_bfloat16 = lambda device: False
 nn.Dropout.forward = lambda self, values: values  # which each process draws apart
 cli.main()
 """
@@ -184,10 +216,11 @@ def test_images_none_of_which_can_be_read_are_told(stripes, tmp_path):
         make_trainer(tmp_path / "three", images, **small).train()
 
 
-def test_batch_norms_want_two_images(stripes, tmp_path):
-    images = open_images(stripes, "train")
+def test_batch_norms_want_two_images():
+    config = ClassifierConfig(start="normed", batch=1)
     with pytest.raises(TrainingError, match="batch 1 of 40 images in 1 processes: expected two"):
-        make_trainer(tmp_path, images, batch=1)
+        check_batch(config, 40, Team(device=CPU))
+    check_batch(ClassifierConfig(start="normal", batch=1), 40, Team(device=CPU))
 
 
 def test_a_loss_that_is_no_number_is_told(stripes, tmp_path):
@@ -198,8 +231,8 @@ def test_a_loss_that_is_no_number_is_told(stripes, tmp_path):
 
 def test_images_are_the_same_whatever_the_memory(stripes):
     images = open_images(stripes, "train")
-    rich = CropSource(PreparedImages(images, 40, 10**8), 0.1, seed=3)
-    poor = CropSource(PreparedImages(images, 40, 0), 0.1, seed=3)
+    rich = CropSource(PreparedImages(images, 40, 10**8), 0.1, seed=3, anywhere=True)
+    poor = CropSource(PreparedImages(images, 40, 0), 0.1, seed=3, anywhere=True)
     rows = rich.order(2)[:7]
     for one, other in zip(rich.draw(2, rows, 32), poor.draw(2, rows, 32), strict=True):
         assert torch.equal(one, other)
@@ -215,20 +248,36 @@ def test_prepared_images_are_no_smaller_than_needed(stripes):
     assert {larger.read(i).shape for i in range(40)} == {(50, 60, 3), (60, 50, 3)}
 
 
-def test_crops_lie_everywhere_and_are_mirrored():
-    """Each pixel holds its own column: a crop tells where it was cut and whether it is mirrored."""
+def draw_crops(anywhere):
+    """Places of 400 crops: each pixel holds its own column and row, which tell where it was cut."""
     image = np.zeros((64, 128, 3), np.uint8)
     image[..., 0] = np.arange(128)
     image[..., 1] = np.arange(64)[:, None]
     random = np.random.default_rng(0)
-    crops = [draw_crop(image, 56, random) for _ in range(400)]
+    crops = [draw_crop(image, 56, random, anywhere=anywhere) for _ in range(400)]
     rising = [int(crop[0, -1, 0]) > int(crop[0, 0, 0]) for crop in crops]
-    assert 150 < sum(rising) < 250
-    lefts = {int(crop[..., 0].min()) for crop in crops}
-    tops = {int(crop[..., 1].min()) for crop in crops}
-    assert (min(lefts), max(lefts)) == (0, 128 - 56)
-    assert tops == set(range(64 - 56 + 1))
+    assert 150 < sum(rising) < 250  # half of them are mirrored
     assert all(int(np.ptp(crop[..., 0])) == 55 for crop in crops)  # 56 pixels as they are
+    return [(int(crop[..., 0].min()), int(crop[..., 1].min())) for crop in crops]
+
+
+def test_crops_of_the_paper_lie_in_the_centre_and_in_the_corners():
+    places = draw_crops(anywhere=False)
+    assert set(places) == {(36, 4), (0, 0), (72, 0), (0, 8), (72, 8)}
+    assert min(places.count(place) for place in set(places)) > 50
+
+
+def test_crops_lie_anywhere():
+    lefts, tops = zip(*draw_crops(anywhere=True), strict=True)
+    assert (min(lefts), max(lefts)) == (0, 128 - 56)
+    assert len(set(lefts)) > 60
+    assert set(tops) == set(range(64 - 56 + 1))
+
+
+@pytest.mark.parametrize(("start", "anywhere"), [("normal", False), ("normed", True)])
+def test_the_papers_start_has_the_papers_crops(stripes, tmp_path, start, anywhere):
+    trainer = make_trainer(tmp_path, open_images(stripes, "train"), start=start)
+    assert trainer.crops.anywhere == anywhere
 
 
 def test_colours_vary_along_their_principal_components():
@@ -287,7 +336,12 @@ def test_first_weights_of_the_paper(stddev):
     assert biases == [0, 1, 0, 1, 1, 1, 1, 0]
 
 
-def test_a_trunk_with_norms_keeps_its_own_start():
-    config = ClassifierConfig("resnet18", start="normed", fc_width=8)
+@pytest.mark.parametrize("start", ["normal", "normed"])
+def test_a_trunk_with_norms_keeps_its_own_start(start):
+    config = ClassifierConfig("resnet18", start=start, fc_width=8)
+    torch.manual_seed(config.seed)
     expected = Classifier(config, ("a", "b")).trunk.state_dict()
-    assert list(start_network(config, ("a", "b")).trunk.state_dict()) == list(expected)
+    found = start_network(config, ("a", "b")).trunk.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert float(expected["layers.layer3.0.conv1.weight"].std()) > 0.02

@@ -1,4 +1,4 @@
-"""Labelled sets as commands open them."""
+"""Labelled sets and image folders as commands open them: what is wrong is told, and left out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from data import (
     ImageSet,
     LabelledSet,
     leave_out_unreadable,
+    list_split_folders,
     open_dataset,
     open_image_folder,
     read_photo,
@@ -66,8 +67,14 @@ def open_checked_folder(data: Path, max_side: int) -> ImageSet:
     Raises
     ------
     DataError
-        As `open_image_folder`, and where no photograph can be read.
+        As `open_image_folder`, where no photograph can be read, and for a folder of splits.
     """
+    splits = list_split_folders(data)
+    if splits:
+        raise DataError(
+            f"{data}: holds the splits {', '.join(splits)}; expected one of them, a folder of "
+            "photographs for each class"
+        )
     images = open_image_folder(data)
 
     def check(path: Path) -> bool:
