@@ -55,7 +55,7 @@ class Viewer:
 
     @torch.inference_mode()
     def pool(self, photo: Photo, views: str) -> torch.Tensor:
-        """Pool an image's views: float32 (V, D).
+        """Pool an image's views: (V, D), of the type that the trunk computes.
 
         Raises
         ------

@@ -188,7 +188,7 @@ def pretrain(
         type=click.Choice(VIEW_NAMES),
         default="centre",
         help="What is looked at, and the answers averaged: the centre crop; ten crops; the same "
-        "ten, or 96 at six scales, as windows of the maps; the full image; or 96 and the full one.",
+        "ten, or 96 at six scales, as parts of the maps; the full image; or 96 and the full one.",
     ),
     max_side_option,
 )

@@ -122,7 +122,7 @@ def test_a_damaged_state_is_told_in_one_line(stripes, tmp_path):
         with pytest.raises(TrainingError, match=r"pretraining.safetensors: not a whole .*delete"):
             make_trainer(tmp_path, images).train()
     save_file({"step": torch.tensor([1]), "network.odd": torch.zeros(2)}, state)
-    with pytest.raises(TrainingError, match="not the state of this run; .*delete it") as caught:
+    with pytest.raises(TrainingError, match=r"not the state of this run; .*delete it") as caught:
         make_trainer(tmp_path, images).train()
     assert "\n" not in str(caught.value)
     state.unlink()
