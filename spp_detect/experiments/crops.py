@@ -55,7 +55,8 @@ def write_crops(
                 squares.append((BACKGROUND, background))
         for j, (name, square) in enumerate(squares):
             crop = _disguise(_crop_square(photo, square, side), random)
-            Image.fromarray(crop).save(folder / name / f"{i:05d}_{j:03d}.png")
+            path = folder / name / f"{i:05d}_{j:03d}.png"
+            Image.fromarray(crop).save(path, compress_level=1)
 
 
 def _disguise(crop: Photo, random: np.random.Generator) -> Photo:
