@@ -35,11 +35,11 @@ def find_errors(viewer: Viewer, images: Images, views: str, name: str) -> NDArra
     return wrong
 
 
-def measure_run(run: Path, images: Images) -> dict[str, Any]:
-    """Measure a classifier's error by each way to look."""
+def measure_run(run: Path, images: Images, ways: list[str]) -> dict[str, Any]:
+    """Measure a classifier's error by each way to look, and what it gains over the centre view."""
     network = load_classifier(run)
     viewer = Viewer(network, torch.device("cpu"))
-    names = VIEW_NAMES if network.config.has_pyramid else CROPPED
+    names = ways if network.config.has_pyramid else [way for way in ways if way in CROPPED]
     wrong = {views: find_errors(viewer, images, views, run.name) for views in names}
     told: dict[str, Any] = {}
     for views, each in wrong.items():
@@ -60,11 +60,13 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--split", default="test")
     parser.add_argument("--images", type=int, default=1500, help="evenly spread over the split's")
+    parser.add_argument("--views", default=",".join(VIEW_NAMES), help="the centre among them")
     parser.add_argument("--out", type=Path, required=True, help="the .json to write")
     arguments = parser.parse_args()
     some = open_spread(arguments.data, arguments.split, arguments.runs, arguments.images)
+    ways = arguments.views.split(",")
     with progress.show():
-        told = [{"run": run.name} | measure_run(run, some) for run in arguments.runs]
+        told = [{"run": run.name} | measure_run(run, some, ways) for run in arguments.runs]
     write_result(arguments.out, {"runs": told, "split": arguments.split, "images": len(some)})
 
 
