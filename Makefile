@@ -70,4 +70,4 @@ $(INSTALLED): setup.cfg pyproject.toml
 	touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs build *.egg-info
+	rm -rf $(VENV) $(OLDEST) runs/demo runs/docs build *.egg-info

@@ -17,6 +17,7 @@ from data.labels import (
     Record,
     build_set,
     check_classes,
+    check_size,
     clip_box,
     order_corners,
 )
@@ -71,8 +72,9 @@ def read_coco(
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise problem(path, f"file_name {name!r}; expected a path within its folder")
     folder = _find_folder(path, split, files.values())
+    sizes = {int(image["id"]): (image.get("width"), image.get("height")) for image in images}
     reads = (
-        partial(_read_photograph, path, image_id, folder / name, max_side)
+        partial(_read_photograph, path, image_id, folder / name, max_side, sizes[image_id], faults)
         for image_id, name in files.items()
     )
     records = {int(record.name): record for record in faults.gather(reads, LEFT_OUT)}
@@ -101,8 +103,12 @@ def _read_lists(path: Path) -> list[list[dict[str, Any]]]:
     return [content[key] for key in keys]
 
 
-def _read_photograph(path: Path, image_id: int, photo: Path, max_side: int) -> Record:
-    return Record(str(image_id), photo, path, *photo_size(photo, max_side), [])
+def _read_photograph(
+    path: Path, image_id: int, photo: Path, max_side: int, told: tuple[Any, Any], faults: Faults
+) -> Record:
+    size = photo_size(photo, max_side)
+    check_size(photo, told, size, faults)
+    return Record(str(image_id), photo, path, *size, [])
 
 
 def _find_folder(path: Path, split: str, file_names: Iterable[str]) -> Path:

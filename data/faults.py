@@ -14,6 +14,7 @@ SWAPPED = "corners of a box swapped"
 NOT_DIFFICULT = "object taken as not difficult"
 DROPPED = "box dropped"
 LEFT_OUT = "photograph left out"
+TAKEN_AS_IT_IS = "boxes taken as they are"
 ANNOTATION_LEFT_OUT = "annotation left out"
 
 Read = TypeVar("Read")

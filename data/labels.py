@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, problem, shorten
-from data.faults import CLIPPED, SWAPPED, Fault, Faults
+from data.faults import CLIPPED, SWAPPED, TAKEN_AS_IT_IS, Fault, Faults
 
 Corners = tuple[float, float, float, float]
 
@@ -212,6 +212,22 @@ def order_corners(source: Path, given: str, corners: Corners, faults: Faults) ->
         told = f"{given} is inverted; expected min < max on both axes"
         faults.tell(problem(source, told), SWAPPED)
     return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+
+
+def check_size(source: Path, told: tuple[Any, Any], size: tuple[int, int], faults: Faults) -> None:
+    """Tell where a file says another (width, height) than its photograph has.
+
+    Its boxes are then, most likely, of the photograph before it was made smaller or turned. Tools
+    that know no size write none, or zeros.
+    """
+    try:
+        width, height = (int(value) for value in told)
+    except (TypeError, ValueError, OverflowError):
+        return
+    if min(width, height) > 0 and (width, height) != size:
+        given = f"says that the photograph has {width} x {height} pixels"
+        expected = f"expected {size[0]} x {size[1]}: was it made smaller, or turned, since?"
+        faults.tell(problem(source, f"{given}; {expected}"), TAKEN_AS_IT_IS)
 
 
 def clip_box(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -20,6 +20,7 @@ from data.labels import (
     Record,
     build_set,
     check_classes,
+    check_size,
     clip_box,
     order_corners,
 )
@@ -95,7 +96,7 @@ def read_voc(
     files = _index_photographs(root / "JPEGImages")
     reads = (
         partial(_read_record, root, files, name, split, max_side, faults)
-        for name in _read_split(root, split)
+        for name in _read_split(root, split, files)
     )
     records = faults.gather(reads, LEFT_OUT)
     if classes is None:
@@ -129,7 +130,7 @@ def _split_file(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
-def _read_split(root: Path, split: str) -> list[str]:
+def _read_split(root: Path, split: str, files: Container[str]) -> list[str]:
     path = _split_file(root, split)
     if not path.is_file():
         others = sorted((p.stem for p in path.parent.glob("*.txt")), key=lambda s: ("_" in s, s))
@@ -139,8 +140,9 @@ def _read_split(root: Path, split: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise problem(path, f"cannot be read ({error}); expected a list of ids") from error
-    # The per-class files (cat_train.txt) carry -1, 0 or 1 after the id.
-    names = [_CLASS_MARK.sub("", line.strip()) for line in lines if line.strip()]
+    # The per-class files (cat_train.txt) carry -1, 0 or 1 after the id; an id may end so, too.
+    stripped = [line.strip() for line in lines if line.strip()]
+    names = [line if line in files else _CLASS_MARK.sub("", line) for line in stripped]
     if not names:
         raise problem(path, "is empty; expected one photograph's id a line")
     seen: set[str] = set()
@@ -177,7 +179,11 @@ def _read_record(
 
 def read_objects(annotation: Path, size: tuple[int, int], faults: Faults) -> list[LabelledObject]:
     """Read the objects of an annotation of a photograph of (width, height) in pixels."""
-    elements = _parse(annotation).findall("object")
+    root = _parse(annotation)
+    check_size(
+        annotation, (root.findtext("size/width"), root.findtext("size/height")), size, faults
+    )
+    elements = root.findall("object")
     reads = (partial(_read_object, annotation, element, size, faults) for element in elements)
     return faults.gather(reads, DROPPED)
 

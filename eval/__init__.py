@@ -14,7 +14,13 @@ from eval.errors import (
     count_confusions,
     tell_kinds,
 )
-from eval.files import read_coco_results, read_comp, write_coco_results, write_comp
+from eval.files import (
+    quote_spaces,
+    read_coco_results,
+    read_comp,
+    write_coco_results,
+    write_comp,
+)
 from eval.voc import Curve, VocResult, average_precision, evaluate_voc, find_best_score
 
 __all__ = [
@@ -39,6 +45,7 @@ __all__ = [
     "find_log_odds",
     "fit_odds",
     "plot_curves",
+    "quote_spaces",
     "read_coco_results",
     "read_comp",
     "tell_kinds",

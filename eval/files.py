@@ -11,6 +11,7 @@ import json
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,6 +112,17 @@ def write_comp(
         write_atomically(path, "".join(lines).encode())
         paths.append(path)
     return paths
+
+
+def quote_spaces(name: str) -> str:
+    """Write a photograph's name without white space, which stands as in an address.
+
+    Examples
+    --------
+    >>> quote_spaces("IMG 0030")
+    'IMG%200030'
+    """
+    return "".join(quote(c) if c.isspace() else c for c in name)
 
 
 def read_comp(
@@ -233,6 +245,8 @@ def read_coco_results(
     category_ids: Sequence[int | str] | None,
     classes: Sequence[str] | None = None,
     aliases: Mapping[str, int | str] | None = None,
+    *,
+    left_out: Counter[str] | None = None,
 ) -> list[Detections]:
     """Read COCO results; the inverse of `write_coco_results`.
 
@@ -252,6 +266,9 @@ def read_coco_results(
     aliases : mapping of str to int or str, optional
         What else an image_id may be, a file's name, and which of `image_ids` it then stands for.
         Of a path the last part counts.
+    left_out : collections.Counter, optional
+        Gets how many entries there are of each ``category`` that is none of ``classes``; without
+        it they are refused.
 
     Returns
     -------
@@ -287,6 +304,10 @@ def read_coco_results(
         where = f"{path}: entry {index}"
         if not isinstance(entry, dict) or not entry.keys() >= _RESULT_KEYS:
             raise EvalError(f"{where}: expected {', '.join(sorted(_RESULT_KEYS))}")
+        category = entry.get("category")
+        if left_out is not None and name_of and type(category) is str and category not in name_of:
+            left_out[category] += 1
+            continue
         numbers.extend(_parse_result(entry, where))
         photographs.append(_look_up_image(entry, image_of, aliases or {}, where))
         if name_of and "category" in entry:

@@ -24,7 +24,7 @@ from data import (
 )
 from data.faults import LEFT_OUT
 from eval import Detections
-from proposals import ProposalSettings, Recall, measure_recall, save_boxes
+from proposals import ProposalError, ProposalSettings, Recall, measure_recall, save_boxes
 from spp_detect.detector import PhotoDetector
 from spp_detect.files import write_json
 from spp_detect.lock import lock_folder
@@ -270,10 +270,18 @@ def propose_folder(
         How many photographs could not be read.
     """
     dataset = open_dataset(folder, split, max_side=max_side) if is_labelled(folder) else None
+    if out.suffix != ".npz":
+        raise ProposalError(f"{out}: expected a name that ends in .npz")
+    out.parent.mkdir(parents=True, exist_ok=True)
     lost = [fault.told for fault in dataset.faults if fault.outcome == LEFT_OUT] if dataset else []
     for told in lost:
         logger.warning("skipped: %s", told)
     paths = [p.path for p in dataset] if dataset else find_photographs(folder)
+    root = folder if folder.is_dir() and not dataset else None
+    names = {path: path.relative_to(root).as_posix() if root else path.stem for path in paths}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            raise ProposalError(f"{folder}: {count} photographs are called {name!r}; expected one")
     prepared = prepare_photos(paths, search_windows(settings), max_side)
     windows: dict[Path, NDArray[np.float32]] = {}
     start = time.perf_counter()
@@ -283,9 +291,7 @@ def propose_folder(
         else:
             windows[path] = one[1]
     seconds = round(time.perf_counter() - start, 1)
-    root = folder if folder.is_dir() and not dataset else None
-    names = [path.relative_to(root).as_posix() if root else path.stem for path in windows]
-    save_boxes(out, names, list(windows.values()), settings.method)
+    save_boxes(out, [names[path] for path in windows], list(windows.values()), settings.method)
     if not dataset:
         return None, len(paths) - len(windows)
     read = [photograph for photograph in dataset if photograph.path in windows]
@@ -302,7 +308,7 @@ def propose_folder(
         "seconds": seconds,
         "record": record_run(),
     }
-    write_json(out.with_suffix(".json"), numbers)
+    write_json(out.with_suffix(".recall.json"), numbers)
     return recall, len(lost) + len(paths) - len(windows)
 
 

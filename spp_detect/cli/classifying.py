@@ -153,7 +153,7 @@ def pretrain(
     settings = {name: value for name, value in options.items() if value is not None}
     with join_team(choose_device(device)) as team:
         if team.leads:
-            check_begun(out) if resume else check_new(out)
+            check_begun(out) if resume else check_new(out, resumes=True)
         given = PretrainingOptions(str(data.absolute()) if data else "", split, settings, max_side)
         if resume:
             found = PretrainingOptions.read(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from eval import ErrorAnalysis, VocResult
     from spp_detect.detector import PhotoDetector
     from spp_detect.prefetch import WindowSource
+
+logger = logging.getLogger(__name__)
 
 
 @cloup.command(
@@ -98,7 +101,7 @@ def evaluate(
     windows.
     """
     from data import UNSPLIT
-    from eval import write_comp
+    from eval import quote_spaces, write_comp
     from spp_detect.ensemble import load_detector
     from spp_detect.evaluation import detect_dataset, find_errors, measure, write_page
     from spp_detect.opening import open_checked
@@ -106,6 +109,7 @@ def evaluate(
     from spp_detect.trained_on import find_held_out, warn_of_seen
 
     models = join_models(runs, ready)
+    _check_results(out)
     detector = load_detector(models, device, weights).change(**changes)
     dataset = open_checked(data, split, detector.classes, max_side, strict=strict)
     if split != UNSPLIT:
@@ -135,7 +139,7 @@ def evaluate(
             "models": [_summarise_model(model) for model in models],
         }
         _write_result(out, result, numbers, errors)
-        names = [photograph.name for photograph in dataset]
+        names = [quote_spaces(photograph.name) for photograph in dataset]
         write_comp(out, found, names, dataset.classes, split=dataset.split)
         print(write_page(out, dataset, found, (result, numbers, errors), title))
 
@@ -157,18 +161,25 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
     a photograph by its id, name or file name.
     """
     from data import open_dataset
-    from eval import read_coco_results, read_comp
+    from eval import quote_spaces, read_coco_results, read_comp
     from spp_detect.evaluation import find_errors, measure
     from spp_detect.opening import tell_what_is_wrong
     from spp_detect.report.terminal import show_errors, show_result
 
+    _check_results(out)
     dataset = tell_what_is_wrong(open_dataset(data, split), data)
     if detections.suffix == ".json":
         ids, category_ids = _coco_ids(data, dataset)
         aliases = _find_aliases(dataset, ids)
-        found = read_coco_results(detections, ids, category_ids, dataset.classes, aliases)
+        others: Counter[str] = Counter()
+        found = read_coco_results(
+            detections, ids, category_ids, dataset.classes, aliases, left_out=others
+        )
+        if others:
+            told = ", ".join(f"{count} {name}" for name, count in others.most_common())
+            logger.warning("%s: detections of classes that are not in the set: %s", data, told)
     else:
-        names = [photograph.name for photograph in dataset]
+        names = [quote_spaces(photograph.name) for photograph in dataset]
         found = read_comp(detections, names, dataset.classes)
     result, numbers = measure(found, dataset)
     errors = find_errors(found, dataset)
@@ -176,6 +187,13 @@ def score(detections: Path, data: Path, split: str, out: Path | None) -> None:
     show_errors(errors)
     if out is not None:
         _write_result(out, result, numbers, errors)
+
+
+def _check_results(out: Path | None) -> None:
+    """Refuse a model's folder for results: its own numbers would go."""
+    for name in ("config.json", "run.json"):
+        if out is not None and (out / name).exists():
+            raise click.UsageError(f"--out {out}: holds a model ({name}); expected another folder")
 
 
 def _summarise_model(folder: Path) -> dict[str, Any]:

@@ -141,6 +141,8 @@ def detect(
     names = " + ".join(map(name_model, models))
     settings = {"model": names, "device": str(choose_device(device))}
     if str(out) == "-":
+        if exports or resume or every != 1:
+            raise click.UsageError("--also, --every, --resume: expected none with --out -")
         with telling_how_to_go_on("what was found so far stands above"):
             sys.exit(2 if stream_folder(detector, folder, sys.stdout, min_score, max_side) else 0)
     if is_video(folder):

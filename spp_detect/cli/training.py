@@ -214,7 +214,7 @@ def _train(
     if resume:
         check_begun(out)
     else:
-        check_new(out)
+        check_new(out, resumes=True)
     asked = find_options(out, given)
     if not asked.data:
         raise click.UsageError("no DATA to train on: expected at least one labelled set")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval import Detections, write_comp
+from eval import Detections, quote_spaces, write_comp
 from spp_detect.files import write_text
 from spp_detect.report.drawing import draw_detections, save_image
 from spp_detect.report.names import make_safe
@@ -158,7 +158,8 @@ class VocAnnotations(Export):
             SubElement(one, "score").text = f"{score:.5f}"
             corners = SubElement(one, "bndbox")
             x1, y1, x2, y2 = box.tolist()  # VOC's are 1-based and inclusive
-            values = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
+            ends = max(x2, x1 + 1), max(y2, y1 + 1)  # of a box below a pixel, the pixel
+            values = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": ends[0], "ymax": ends[1]}
             for key, value in values.items():
                 SubElement(corners, key).text = f"{value:.2f}"
         indent(root)
@@ -194,13 +195,14 @@ class CompFiles(Export):
     def __init__(self, folder: Path, classes: tuple[str, ...]) -> None:
         super().__init__(folder, classes)
         self.names: list[str] = []
+        self.known: set[str] = set()
         self.detections: list[Detections] = []
 
     def add(self, found: Found) -> None:
         """Keep one photograph's for the end."""
-        names = (found.name.rpartition(".")[0], found.name)
-        stem, whole = ("".join(quote(c) if c.isspace() else c for c in name) for name in names)
-        self.names.append(whole if stem in self.names else stem)
+        stem, whole = map(quote_spaces, (found.name.rpartition(".")[0], found.name))
+        self.names.append(whole if stem in self.known else stem)
+        self.known.add(self.names[-1])
         self.detections.append(found.detections)
 
     def finish(self) -> None:

@@ -30,12 +30,11 @@ def proposal_folder(run: Path) -> Path:
     return run / "work" / "proposals"
 
 
-def check_new(folder: Path) -> None:
-    """Raise TrainingError where a folder holds a run or anything else already."""
+def check_new(folder: Path, *, resumes: bool = False) -> None:
+    """Raise TrainingError where a folder holds anything already, which may be a run to resume."""
     if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
-        raise TrainingError(
-            f"{folder}: not an empty folder; give --resume to go on with its run, or another --out"
-        )
+        way = "give --resume to go on with its run, or another --out" if resumes else "give another"
+        raise TrainingError(f"{folder}: not an empty folder; {way}")
 
 
 def check_begun(folder: Path) -> None:

@@ -27,9 +27,8 @@ def object_xml(name="cat", extra="", **corners):
     return f"<object><name>{name}</name>{extra}<bndbox>{inner}</bndbox></object>"
 
 
-def annotation_xml(*objects):
-    # The size written here is wrong on purpose: the photograph's header is what counts.
-    size = "<size><width>7</width><height>7</height><depth>3</depth></size>"
+def annotation_xml(*objects, width="100", height="80"):
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     return f"<annotation>{size}{''.join(objects)}</annotation>"
 
 
@@ -64,6 +63,37 @@ def refused_annotation(voc, content):
     text = refusal(voc)
     assert str(voc / "Annotations" / "one.xml") in text
     return text
+
+
+@pytest.mark.parametrize("size", [("7", "7"), ("80", "100")])
+def test_another_size_than_the_photographs_is_told(voc, size):
+    """The photograph's header is what counts."""
+    width, height = size
+    text = annotation_xml(object_xml(), width=width, height=height)
+    (voc / "Annotations" / "one.xml").write_text(text)
+    dataset = open_dataset(voc, "train")
+    (photograph,) = dataset
+    assert (photograph.width, photograph.height) == (100, 80)
+    assert photograph.labels.boxes.tolist() == [[10, 20, 40, 60]]
+    (fault,) = dataset.faults
+    assert fault.outcome == "boxes taken as they are"
+    assert f"{width} x {height} pixels; expected 100 x 80" in fault.told
+
+
+@pytest.mark.parametrize("size", [("0", "0"), ("", ""), ("wide", "7"), ("100", "80")])
+def test_a_size_that_is_not_known_is_no_fault(voc, size):
+    text = annotation_xml(object_xml(), width=size[0], height=size[1])
+    (voc / "Annotations" / "one.xml").write_text(text)
+    assert open_dataset(voc, "train").faults == ()
+
+
+def test_ids_may_end_as_the_marks_of_class_files_do(voc):
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("")
+    for name in ("pet 1", "pet 2", "pet 0"):
+        add_photograph(voc, name, objects=[object_xml()])
+    assert [one.name for one in open_dataset(voc, "train")] == ["pet 1", "pet 2", "pet 0"]
+    (voc / "ImageSets" / "Main" / "cat_train.txt").write_text("pet 1 -1\none  1\n")
+    assert [one.name for one in open_dataset(voc, "cat_train")] == ["pet 1", "one"]
 
 
 def add_photograph(voc, name, suffix=".jpg", objects=()):

@@ -244,13 +244,15 @@ def test_every_format_says_the_same(spp, small_model, photos, tmp_path):
         for path in (out / "comp4").glob("comp4_det_all_*.txt")
         for line in path.read_text().splitlines()
     ]
-    told = sorted((name, label, round(float(score), 5)) for label, name, score, *_ in lines)
-    expected = sorted(
-        (stems[name].replace(" ", "%20"), row[0], row[1])
+    numbers = {(name, label, round(float(score), 5)): c for label, name, score, *c in lines}
+    expected = {
+        (stems[name].replace(" ", "%20"), row[0], row[1]): np.add(row[2:], [1, 1, 0, 0])
         for name, own in rows.items()
         for row in own
-    )
-    assert told == expected
+    }
+    assert numbers.keys() == expected.keys()
+    for key, corners in expected.items():
+        np.testing.assert_allclose(np.array(numbers[key], float), corners, atol=0.0051)
     # What an earlier run left goes.
     (photos / "photo 0.jpeg").unlink()
     assert spp("detect", small_model, photos, *options)[0] == 0
@@ -605,6 +607,65 @@ def test_proposals_of_a_folder_and_of_a_labelled_set(spp, small_voc, photos, tmp
     assert status == 0
     assert "IoU 0.5" in table
     assert len(load_boxes(tmp_path / "b.npz").names) == 6
+
+
+def test_recall_goes_beside_the_windows_and_over_no_labels(spp, small_voc, tmp_path):
+    for photograph in open_dataset(small_voc, "test"):
+        shutil.copy(photograph.path, tmp_path)
+    labels = tmp_path / "pets.json"
+    labels.write_text(json.dumps(_make_coco(open_dataset(small_voc, "test"))))
+    before = labels.read_bytes()
+    assert spp("proposals", labels, "--out", tmp_path / "pets.npz")[0] == 0
+    assert labels.read_bytes() == before
+    assert json.loads((tmp_path / "pets.recall.json").read_text())["photographs"] == 6
+
+
+def test_what_cannot_be_saved_is_told_before_windows_are_sought(spp, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("spp_detect.folders.prepare_photos", lambda *_: pytest.fail("sought"))
+    line = error_line(spp("proposals", photos, "--out", tmp_path / "a.txt"))
+    assert "a.txt: expected a name that ends in .npz" in line
+
+
+def test_a_model_is_not_written_over_by_results(spp, small_model, small_voc, tmp_path):
+    for words in (("evaluate", small_model), ("score", tmp_path / "any.json")):
+        before = (small_model / "config.json").read_bytes()
+        status, _, errors = spp(*words, small_voc, "--out", small_model)
+        assert status == 2
+        assert "holds a model (config.json); expected another folder" in errors
+        assert (small_model / "config.json").read_bytes() == before
+
+
+def test_lines_of_json_go_with_nothing_else(spp, small_model, photos):
+    for words in (("--also", "voc"), ("--resume",), ("--every", "2")):
+        status, _, errors = spp("detect", small_model, photos, "--out", "-", *words)
+        assert status == 2
+        assert "--also, --every, --resume: expected none with --out -" in errors
+
+
+def test_detections_of_other_classes_are_left_out(spp, small_voc, tmp_path):
+    (first, *_) = open_dataset(small_voc, "test")
+    box = {"bbox": [5, 5, 20, 20], "score": 0.5, "category_id": 1}
+    known = open_dataset(small_voc, "test").classes[0]
+    found = [box | {"image_id": first.path.name, "category": name} for name in (known, "zebra")]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    status, _, errors = spp("score", tmp_path / "found.json", small_voc)
+    assert status == 0
+    assert "detections of classes that are not in the set: 1 zebra" in errors
+
+
+def test_names_with_spaces_are_measured_and_scored(spp, small_model, small_voc, tmp_path):
+    """As VOC's files of results have them: %20."""
+    for i, photograph in enumerate(list(open_dataset(small_voc, "test"))[:3]):
+        shutil.copy(photograph.path, tmp_path / f"IMG {i}{photograph.path.suffix}")
+        shutil.copy(small_voc / "Annotations" / f"{photograph.name}.xml", tmp_path / f"IMG {i}.xml")
+    out = tmp_path / "out"
+    assert spp("evaluate", small_model, tmp_path, "--split", "all", "--out", out)[0] == 0
+    assert any("IMG%200 " in path.read_text() for path in out.glob("comp4_*.txt"))
+    scored = tmp_path / "scored"
+    assert spp("score", out, tmp_path, "--split", "all", "--out", scored)[0] == 0
+    one, other = (json.loads((p / "metrics.json").read_text()) for p in (out, scored))
+    assert other["coco"]["AR100"] == pytest.approx(one["coco"]["AR100"])
+    assert other["ap"] == pytest.approx({name: one["ap"][name] for name in other["ap"]})
 
 
 def test_windows_from_a_file_train_the_same_model(spp, small_voc, tmp_path):
