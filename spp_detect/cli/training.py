@@ -163,6 +163,7 @@ def train(
     from spp_detect.training.team import join_team
 
     named = {name: options.pop(name) for name in ("split", "weights", "boxes", "classes")}
+    named |= {"map_budget": map_budget, "memory": memory}
     named["boxes"] = str(named["boxes"]) if named["boxes"] else None
     given: dict[str, Any] = {name: named[name] for name in named if is_given(context, name)}
     settings = collect_settings(options, changes, config)
@@ -179,8 +180,7 @@ def train(
         device, out = "cpu", out.absolute()
         if not is_given(context, "threads"):
             set_threads(1)
-    budgets = int(map_budget * 1e9), max_side, int(memory * 1e9)
-    resources = Resources(choose_device(device), *budgets)
+    resources = Resources(choose_device(device), max_side=max_side)
     with join_team(resources.device) as team:
         resources = replace(resources, device=team.device)
         if team.leads:
@@ -218,10 +218,14 @@ def _train(
     asked = find_options(out, given)
     if not asked.data:
         raise click.UsageError("no DATA to train on: expected at least one labelled set")
+    budgets = int(asked.map_budget * 1e9), int(asked.memory * 1e9)
+    resources = replace(resources, map_budget=budgets[0], memory=budgets[1])
     dataset, held_out = _open_training_set(out, asked, resources.max_side, strict=strict)
     if (out / "metrics.json").is_file():
         # Refuses another set or other constants than it was trained with.
-        assemble_run(out, dataset, asked, resources, team).begin()
+        finished = assemble_run(out, dataset, asked, resources, team)
+        finished.begin()
+        finished.remove_maps()
         team.tell(False)
         print(f"{out}: trained already")
         return

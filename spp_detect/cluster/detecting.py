@@ -26,7 +26,14 @@ from spp_detect.cluster.nodes import (
     shorten,
 )
 from spp_detect.cluster.places import MissingFileError, Place, PlaceError
-from spp_detect.cluster.shards import Account, Manifest, Shard, ShardResults, cut_shards
+from spp_detect.cluster.shards import (
+    Account,
+    Manifest,
+    Shard,
+    ShardResults,
+    cut_shards,
+    has_entry,
+)
 from spp_detect.detector import PhotoDetector
 from spp_detect.ensemble import load_detector
 from spp_detect.heap import hand_back
@@ -274,7 +281,10 @@ class DetectInShard:
         self.detector = self.task.load("auto" if ray.get_gpu_ids() else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do a shard: its name, and how many photographs it has."""
+        """Do a shard, unless it was done before its actor was lost: how many photographs it has."""
+        done = {"shard": row["shard"], "photographs": len(row["photographs"])}
+        if has_entry(self.task.out, str(row["shard"])):
+            return done
         results = ShardResults()
         # Our own, of `ProposeInShard`.
         windows = pickle.loads(row["windows"]) if "windows" in row else {}
@@ -285,7 +295,7 @@ class DetectInShard:
                 results.fail(name, str(error))
         results.write(self.task.out, str(row["shard"]))
         hand_back()
-        return {"shard": row["shard"], "photographs": len(results.account)}
+        return done
 
     def _detect(self, results: ShardResults, name: str, photo: Photo, windows: Windows) -> None:
         try:

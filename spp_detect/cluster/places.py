@@ -11,6 +11,8 @@ from typing import Any
 
 import fsspec
 
+PART = ".part"  # ends the name of a local file that is not whole yet
+
 
 class PlaceError(ValueError):
     """A folder that cannot be read or written; one line says which, and why."""
@@ -98,13 +100,19 @@ class Place:
             if not self.is_local:
                 self.system.pipe_file(path, content)  # an object is there when it is whole
                 return
-            part = Path(f"{path}.{uuid.uuid4().hex}.part")
+            part = Path(f"{path}.{uuid.uuid4().hex}{PART}")
             part.parent.mkdir(parents=True, exist_ok=True)
             try:
                 part.write_bytes(content)
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
+
+    def holds(self, name: str) -> bool:
+        """Tell whether a file is below; PlaceError where that cannot be found out."""
+        with self._telling("cannot be read", name):
+            self.system.invalidate_cache()
+            return bool(self.system.isfile(f"{self.root}/{name}"))
 
     def remove(self, name: str) -> None:
         """Remove a file below; PlaceError where it cannot be."""

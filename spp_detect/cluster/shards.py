@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from spp_detect.cluster.places import Place, PlaceError
+from spp_detect.cluster.places import PART, Place, PlaceError
 
 SHARDS, MANIFEST, RUN = "shards", "manifest", "run.json"
 COLUMNS = pyarrow.schema(
@@ -154,7 +154,8 @@ class Manifest:
         entries = _find_entries(files)
         whole = {_name_shard(name) for name in entries}
         for name in files:
-            if name.startswith((f"{SHARDS}/", f"{MANIFEST}/")) and _name_shard(name) not in whole:
+            cut_off = _name_shard(name) not in whole or name.endswith(PART)
+            if name.startswith((f"{SHARDS}/", f"{MANIFEST}/")) and cut_off:
                 self.out.remove(name)
         return {name for one in map(self._read, entries) for name, *_ in one["photographs"]}
 
@@ -176,6 +177,11 @@ class Manifest:
             return json.loads(self.out.read(name))
         except ValueError as error:
             raise PlaceError(f"{self.out.text}/{name}: damaged ({error}); expected json") from error
+
+
+def has_entry(out: Place, name: str) -> bool:
+    """Tell whether a shard has an entry, which is written when its files are."""
+    return out.holds(f"{MANIFEST}/{name}.json")
 
 
 def _find_entries(files: list[str]) -> list[str]:

@@ -51,6 +51,8 @@ class RunOptions:
         Path of a file of windows.
     classes : str, optional
         Names joined by commas.
+    map_budget, memory : float
+        As of `Resources`, in GB.
     """
 
     data: list[str] = field(default_factory=list)
@@ -61,6 +63,8 @@ class RunOptions:
     settings: dict[str, Any] = field(default_factory=dict)
     boxes: str | None = None
     classes: str | None = None
+    map_budget: float = 8.0
+    memory: float = 8.0
 
 
 def find_options(folder: Path, given: dict[str, Any]) -> RunOptions:

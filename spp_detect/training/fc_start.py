@@ -8,7 +8,7 @@ from spp_detect.config import RunConfig
 from spp_detect.fc import FcLayers
 from spp_detect.files import write_tensors
 from spp_detect.training.components import Components
-from spp_detect.training.run_folder import read_tensors
+from spp_detect.training.run_folder import TrainingError, read_tensors
 from spp_detect.training.stage import Stage
 
 
@@ -42,6 +42,11 @@ class FcStart(Stage[None]):
         training = self.config.training
         if self.components is not None and training.fc_start == "components":
             start = self.components.cut(self.config.model.fc_width // 2)
+            if not start.norm:
+                raise TrainingError(
+                    "features of all windows are alike; expected some that differ, of more "
+                    "photographs or other weights"
+                )
             self.fc.start_from_components(
                 start.vectors, start.mean, training.feature_norm / start.norm
             )

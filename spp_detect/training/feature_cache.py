@@ -395,6 +395,12 @@ def read_halves(path: Path) -> NDArray[np.float16] | None:
     """Map a file of half precision into memory; None for one that is missing or damaged."""
     try:
         halves: NDArray[np.float16] = np.load(path, mmap_mode="c", allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno is not None:  # the system's, as for too many open files
+            raise
+        return None
     except Exception:  # whatever np.load stumbles over: what it held is computed anew
         return None
     return halves

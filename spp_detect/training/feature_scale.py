@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from spp_detect.fc import FcLayers, apply_fc
 from spp_detect.files import write_json
 from spp_detect.progress import track
 from spp_detect.training.feature_cache import FeatureCache
-from spp_detect.training.run_folder import TrainingError
+from spp_detect.training.run_folder import TrainingError, read_json
 from spp_detect.training.stage import Stage
 from spp_detect.training.windows import Rows
 from spp_detect.workers import Workers
@@ -43,7 +43,7 @@ class MeasureScales(Stage[FeatureScales]):
     work : Path
         The run's work folder.
     photographs : list of int
-        The first `norm_photographs` of them are measured.
+        The first `norm_photographs` of them that have windows are measured.
     cache : FeatureCache
         Pools windows.
     fc : FcLayers, optional
@@ -89,18 +89,18 @@ class MeasureScales(Stage[FeatureScales]):
 
     def load(self) -> FeatureScales:
         """Read the factors."""
-        scales = json.loads(self.leaves[0].read_text(encoding="utf-8"))
+        scales = read_json(self.leaves[0])
         return FeatureScales(float(scales["pooled"]), float(scales["svm"]))
 
     def _draw(self) -> list[tuple[int, Rows]]:
         """Draw windows of photographs that have any: index and rows."""
         training = self.config.training
         random = np.random.default_rng(self.config.model.seed)
-        samples = []
-        for i in self.photographs[: training.norm_photographs]:
-            rows = self.cache.table.find_proposals(i)
-            samples.append((i, rows[random.permutation(len(rows))[: training.norm_windows]]))
-        return [(i, rows) for i, rows in samples if len(rows)]
+        found = ((i, self.cache.table.find_proposals(i)) for i in self.photographs)
+        some = islice(((i, rows) for i, rows in found if len(rows)), training.norm_photographs)
+        return [
+            (i, rows[random.permutation(len(rows))[: training.norm_windows]]) for i, rows in some
+        ]
 
     def _measure(self, samples: Sequence[tuple[int, Rows]]) -> Iterator[list[float]]:
         """Measure mean norms of pooled features, and of what the SVMs take."""

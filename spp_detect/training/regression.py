@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from spp_detect.training.feature_cache import FeatureCache
 from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.stage import Stage
 from spp_detect.training.targets import select_regression_pairs
+from spp_detect.training.windows import Rows, Windows
 from spp_detect.workers import Workers
+
+logger = logging.getLogger(__name__)
 
 Regressors = tuple[torch.Tensor, torch.Tensor]  # weights (C, D, 4) and intercepts (C, 4)
 
@@ -83,15 +87,31 @@ class FitRegression(Stage[Regressors]):
         regressor = BoxRegressor(
             training.regression_lambda, inclusive=self.config.model.regression_inclusive
         )
+        pairs = 0
         for i, photograph in enumerate(self.dataset):
             windows = self.cache.table.find_learnt(i)
             rows, boxes = select_regression_pairs(
                 photograph, windows, c, training.regression_iou, strict=training.regression_strict
             )
-            if len(rows):
-                pooled = self.cache.pool(i, rows)
-                features = pooled.features[pooled.inverse].float().cpu().numpy()
-                regressor.partial_fit(features * np.float32(self.scale), pooled.windows, boxes)
+            self._add(regressor, i, rows, boxes)
+            pairs += len(rows)
+        if not pairs:
+            self._add_own_boxes(regressor, c)
         regressor.solve()
         coef = torch.from_numpy(regressor.coef_ * np.float32(self.scale))
         return coef, torch.from_numpy(regressor.intercept_)
+
+    def _add(self, regressor: BoxRegressor, i: int, rows: Rows, boxes: Windows) -> None:
+        if len(rows):
+            pooled = self.cache.pool(i, rows)
+            features = pooled.features[pooled.inverse].float().cpu().numpy()
+            regressor.partial_fit(features * np.float32(self.scale), pooled.windows, boxes)
+
+    def _add_own_boxes(self, regressor: BoxRegressor, c: int) -> None:
+        """Add a class's boxes, which need not move: where each is another class's box as well."""
+        name = self.dataset.classes[c]
+        logger.warning("no window is nearest to a box of class %s: its boxes are not moved", name)
+        for i, photograph in enumerate(self.dataset):
+            easy = photograph.labels.easy
+            own = easy.classes == c
+            self._add(regressor, i, self.cache.table.find_boxes(i)[own], easy.boxes[own])

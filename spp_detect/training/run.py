@@ -60,6 +60,7 @@ from spp_detect.training.run_folder import (
     fingerprint_weights,
     measure_run,
     proposal_folder,
+    read_json,
     read_tensors,
 )
 from spp_detect.training.sampling import PhotographSampler, Sampler, WindowSampler
@@ -268,12 +269,21 @@ class TrainingRun:
             check_identity(path, identity, "the run was")
             self.fc_start = read_fc_start(self.folder)
         else:
-            (self.work / "fc.safetensors").unlink(missing_ok=True)  # of a start that was cut off
+            self._clear_work()
             write_tensors(self.work / "trunk.safetensors", backbone.layers.state_dict())
             if self.fc_layers is not None and self.fc_start == OWN_FC:
                 # Whoever goes on has the trunk's file only, without the net's fc layers.
                 write_tensors(self.work / "fc.safetensors", self.fc_layers.state_dict())
             write_json(path, identity | {"fc_start": self.fc_start, "options": self.options})
+
+    def _clear_work(self) -> None:
+        """Remove what is of another run, or of a start that was cut off; windows name theirs."""
+        kept = proposal_folder(self.folder)
+        for path in self.work.iterdir() if self.work.is_dir() else ():
+            if path.is_dir() and path != kept:
+                shutil.rmtree(path)
+            elif path != kept:
+                path.unlink()
 
     def propose(self) -> WindowTable:
         """Do the first stage: the table of windows."""
@@ -385,8 +395,12 @@ class TrainingRun:
         record_photographs(self.dataset, self.folder)
         numbers = measure_run(self.folder, len(self.dataset))
         self._write_page(numbers)
+        write_json(self.folder / "metrics.json", what | numbers)  # it marks a finished run
+        self.remove_maps()
+
+    def remove_maps(self) -> None:
+        """Remove the maps, which only training needs."""
         shutil.rmtree(self.work / "maps", ignore_errors=True)
-        write_json(self.folder / "metrics.json", what | numbers)  # last: it marks a finished run
 
     def _write_page(self, numbers: dict[str, Any]) -> None:
         counts = np.bincount(
@@ -396,7 +410,7 @@ class TrainingRun:
         boxes = dict(zip(self.dataset.classes, counts.tolist(), strict=True))
         constants = to_mapping(self.config.model) | to_mapping(self.config.training)
         tuned = self.folder / HISTORY
-        history = json.loads(tuned.read_text(encoding="utf-8")) if tuned.is_file() else []
+        history = read_json(tuned) if tuned.is_file() else []
         write_training_page(self.folder, numbers, boxes, constants, history)
 
     def _do(self, stage: Stage[Result]) -> Result:

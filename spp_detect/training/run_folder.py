@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -19,6 +21,8 @@ from spp_detect.backbones import Backbone
 from spp_detect.files import write_text
 from spp_detect.lock import NAME as LOCK
 from spp_detect.provenance import record_run
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(ValueError):
@@ -60,7 +64,9 @@ def check_identity(path: Path, identity: dict[str, Any], what: str) -> None:
     what : str
         The subject of the message, as "the run was".
     """
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path)
+    if not isinstance(before, dict):
+        raise _tell_damaged(path, f"{type(before).__name__}, not an object")
     for name, value in json.loads(json.dumps(identity)).items():
         if before.get(name) != value:
             difference = _tell_difference(name, before, value)
@@ -78,10 +84,30 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise TrainingError(
-            f"{path}: not a whole safetensors file: {error}; expected it as the run wrote it, "
-            "delete it to do its stage again"
-        ) from error
+        raise _tell_damaged(path, f"not a whole safetensors file: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a json of a stage; TrainingError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _tell_damaged(path, f"no json: {error}") from error
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read an array of a stage; TrainingError where it is damaged."""
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise _tell_damaged(path, f"no array: {error}") from error
+    return array
+
+
+def _tell_damaged(path: Path, what: str) -> TrainingError:
+    return TrainingError(
+        f"{path}: {what}; expected it as the run wrote it, delete it to do its stage again"
+    )
 
 
 def fingerprint_dataset(dataset: LabelledSet) -> str:
@@ -133,8 +159,7 @@ class StageTimer:
 
 def measure_run(folder: Path, photographs: int) -> dict[str, Any]:
     """What a run took: seconds per stage, disk with all maps, the model's hash."""
-    text = (folder / "history.jsonl").read_text(encoding="utf-8")
-    stages = [json.loads(line) for line in text.splitlines()]
+    stages = _read_history(folder / "history.jsonl")
     files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return {
         "photographs": photographs,
@@ -144,6 +169,18 @@ def measure_run(folder: Path, photographs: int) -> dict[str, Any]:
         "model_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "record": record_run(),
     }
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """Read what each stage took; lines that are damaged are left out."""
+    stages = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            stage = json.loads(line)
+            stages.append({"stage": str(stage["stage"]), "seconds": float(stage["seconds"])})
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s: a line is damaged; left out", path)
+    return stages
 
 
 def _tell_difference(name: str, before: dict[str, Any], value: Any) -> str:

@@ -153,7 +153,7 @@ class TrainSvms(Stage[Svms]):
 
     def _count_parts(self) -> int:
         """Into how many parts classes are divided: as an earlier start did, if it mined."""
-        if self.workers.count == 1:
+        if type(self.workers) is Workers:  # alone, it begins parts anew, all together
             return 1
         begun = self.work.glob(PART.format("*", "*"))
         counts = [int(folder.name.rpartition("-")[2]) for folder in begun]

@@ -112,7 +112,6 @@ class ComponentTrunk(TunedTrunk):
         self.folder = folder
         self.sampler = sampler
         self.config = config
-        self._opened: dict[tuple[int, bool], NDArray[np.float16]] = {}
 
     def prepare(self, *, mirrored: bool) -> None:
         """Compute the components of all windows that may be drawn."""
@@ -152,14 +151,12 @@ class ComponentTrunk(TunedTrunk):
         return values
 
     def _open(self, index: int, mirrored: bool) -> NDArray[np.float16]:
-        """Map a photograph's file into memory, where it stays open."""
-        opened = self._opened.get((index, mirrored))
-        if opened is None:
-            opened = read_halves(self._name_file(index, mirrored))
-            if opened is None:  # damaged since
-                opened = self._compute(index, mirrored)
-            self._opened[index, mirrored] = opened
-        return opened
+        """Map a photograph's file into memory, as long as what is read of it is used.
+
+        Kept open, the files of a large set were more than a process may have.
+        """
+        own = read_halves(self._name_file(index, mirrored))
+        return self._compute(index, mirrored) if own is None else own  # damaged since
 
     def _name_file(self, index: int, mirrored: bool) -> Path:
         return self.folder / f"{index:06d}{MIRRORED if mirrored else '.npy'}"

@@ -16,9 +16,11 @@ from spp_detect.mirror import mirror_boxes
 from spp_detect.prefetch import WindowSource, prepare_photos
 from spp_detect.progress import track
 from spp_detect.projection import unique_rows
+from spp_detect.training.run_folder import TrainingError, read_array
 from spp_detect.training.stage import Stage
 from spp_detect.workers import Workers
 
+BYTES = 16  # of a window in its file
 ROW_BITS = 24  # a window's key is its photograph's number and, in these bits, its row
 
 Windows = NDArray[np.float32]
@@ -116,10 +118,10 @@ class StoredWindows(Sequence[Windows]):
     def __init__(self, path: Path, counts: NDArray[np.int64]) -> None:
         self.path = path
         self.counts = counts
-        windows = np.zeros((0, 4), np.float32)
+        self._ends = np.cumsum(counts)
+        self._windows: Windows = np.zeros((0, 4), np.float32)
         if counts.sum():
-            windows = np.memmap(path, "<f4", "r", shape=(int(counts.sum()), 4))
-        self._windows = np.split(windows, np.cumsum(counts)[:-1])
+            self._windows = np.memmap(path, "<f4", "r", shape=(int(counts.sum()), 4))
 
     def __reduce__(self) -> tuple[type[StoredWindows], tuple[Path, NDArray[np.int64]]]:
         return StoredWindows, (self.path, self.counts)
@@ -128,7 +130,8 @@ class StoredWindows(Sequence[Windows]):
         return len(self.counts)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._windows[index]
+        end = int(self._ends[index])
+        return self._windows[end - int(self.counts[index]) : end]
 
 
 def make_keys(index: int, rows: Rows) -> Rows:
@@ -202,7 +205,14 @@ class Proposals(Stage[WindowTable]):
 
     def load(self) -> WindowTable:
         """Map the table into memory."""
-        counts = np.load(self.leaves[1], allow_pickle=False)
+        counts = read_array(self.leaves[1])
+        held = self.leaves[0].stat().st_size
+        if len(counts) != len(self.dataset) or held != counts.sum() * BYTES:
+            raise TrainingError(
+                f"{self.leaves[0]}: holds {held / BYTES:g} windows, and {self.leaves[1].name} has "
+                f"{counts.sum()} of {len(counts)} photographs; expected them as the run wrote "
+                "them, delete both to propose anew"
+            )
         proposals = StoredWindows(self.leaves[0], counts)
         return WindowTable(self.dataset, proposals, difficult=self.difficult)
 

@@ -49,8 +49,10 @@ def test_new_run_needs_an_empty_folder(tmp_path):
     check_new(tmp_path)
     check_new(tmp_path / "absent")
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="--resume"):
+    with pytest.raises(TrainingError, match="not an empty folder; give another"):
         check_new(tmp_path)
+    with pytest.raises(TrainingError, match="--resume"):
+        check_new(tmp_path, resumes=True)
 
 
 def test_options_of_a_begun_run_hold_but_for_those_given(tmp_path):
