@@ -100,6 +100,7 @@ def world(tmp_path_factory) -> Path:
         shutil.copy(voc / f"ImageSets/Main/{split}.txt", root / f"results/mini_set/{ours}.txt")
     shutil.copytree(ROOT / "docs", root / "docs")
     shutil.copytree(ROOT / "benchmarks", root / "benchmarks")
+    shutil.copytree(ROOT / "spp_detect/models", root / "spp_detect/models")
     if TRUNK.is_file():
         (root / "trunk.safetensors").symlink_to(TRUNK)
     else:

@@ -363,7 +363,6 @@ def test_a_damaged_file_of_components_is_computed_again(make_tuner):
     _, tuner = make_tuner(finetune_components=20)
     draw = tuner.sampler.draw_batch(0)[0]
     before = tuner.trunk.read(draw)()
-    tuner.trunk._opened.clear()
     path = tuner.trunk._name_file(draw.photograph, draw.mirrored)
     path.write_bytes(path.read_bytes()[:150])
     assert torch.equal(tuner.trunk.read(draw)(), before)
