@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from data import DEFAULT_MAX_SIDE, DataError
 from eval import Detections
 from spp_detect.detector import PhotoDetector
-from spp_detect.files import write_text
 from spp_detect.prefetch import WindowSource, search_windows, work_ahead
 from spp_detect.progress import track
 from spp_detect.report.drawing import draw_detections
@@ -27,6 +25,7 @@ from spp_detect.report.folder import ReportError
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 BOXES, ANNOTATED = "detections.csv", "annotated.mp4"
+HEADING = ("frame", "seconds", "class", "score", "x1", "y1", "x2", "y2")
 CODEC = "vp09"  # VP9: what browsers play and OpenCV writes
 LEAST_READ = 0.95  # of the frames; some files only guess how many they have
 FRAMES_A_SECOND = 25.0  # of a video that does not say
@@ -90,7 +89,8 @@ def report_video(
     DataError
         For a file that is no video, or of larger frames.
     ReportError
-        For an `out` that holds anything, or where the copy cannot be written.
+        For an `out` that holds anything, or where the copy cannot be written; the boxes of all
+        frames are in the csv by then.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ReportError(f"{out}: holds other files; expected a new folder")
@@ -98,33 +98,37 @@ def report_video(
     rate = capture.get(cv2.CAP_PROP_FPS) or FRAMES_A_SECOND
     count = -(-max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) // every)
     source = search_windows(detector.proposal_settings)
-    rows: list[tuple[object, ...]] = []
-    frames = 0
+    detections = frames = 0
     out.mkdir(parents=True, exist_ok=True)
     copy = _Copy(out / ANNOTATED, rate / every)
     prepare = partial(_propose, source, path)
     prepared = work_ahead(prepare, islice(_read_frames(capture), 0, None, every))
     try:
-        for frame, windows in track(prepared, "frames", count):
-            found = detector.detect(frame, windows)
-            shown = found[found.scores >= min_score]
-            copy.add(frame, shown, detector.classes)
-            number = frames * every
-            rows += _describe(number, number / rate, shown, detector.classes)
-            frames += 1
+        with (out / BOXES).open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(HEADING)
+            for frame, windows in track(prepared, "frames", count):
+                found = detector.detect(frame, windows)
+                shown = found[found.scores >= min_score]
+                number = frames * every
+                rows.writerows(_describe(number, number / rate, shown, detector.classes))
+                file.flush()  # whoever is killed leaves the boxes so far
+                copy.add(frame, shown, detector.classes)
+                detections += len(shown)
+                frames += 1
     finally:
         copy.close()
         capture.release()
-        if frames:
-            write_text(out / BOXES, _write(rows))
-        else:  # nothing is left that would stand in the way of another try
-            copy.path.unlink(missing_ok=True)
+        if not frames:  # nothing is left that would stand in the way of another try
+            for place in (copy.path, out / BOXES):
+                place.unlink(missing_ok=True)
             out.rmdir()
     if not frames:
         raise DataError(f"{path}: no frame can be read; expected a video")
+    copy.check(frames)
     if frames < count:
         logger.warning("%s: only %d of its %d frames can be read", path, frames, count)
-    return VideoReport(frames, len(rows), frames < LEAST_READ * count)
+    return VideoReport(frames, detections, frames < LEAST_READ * count)
 
 
 def _open(path: Path, max_side: int) -> cv2.VideoCapture:
@@ -163,13 +167,6 @@ def _describe(
     ]
 
 
-def _write(rows: list[tuple[object, ...]]) -> str:
-    text = io.StringIO()
-    heading = ("frame", "seconds", "class", "score", "x1", "y1", "x2", "y2")
-    csv.writer(text).writerows([heading, *rows])
-    return text.getvalue()
-
-
 class _Copy:
     """A video that is written frame by frame, begun with the first one's size."""
 
@@ -193,3 +190,12 @@ class _Copy:
         """Finish the file."""
         if self.writer is not None:
             self.writer.release()
+
+    def check(self, frames: int) -> None:
+        """Read how many frames it has: OpenCV does not tell where it could not write some."""
+        capture = cv2.VideoCapture(str(self.path))
+        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if held < LEAST_READ * frames:
+            told = f"holds {held} frames; expected {frames}, is the disk full?"
+            raise ReportError(f"{self.path}: {told} {BOXES} has all boxes")

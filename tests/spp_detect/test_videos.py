@@ -10,7 +10,7 @@ from data import DataError, read_photo
 from spp_detect import cli
 from spp_detect.report.drawing import draw_detections
 from spp_detect.report.folder import ReportError
-from spp_detect.videos import is_video, report_video
+from spp_detect.videos import _Copy, is_video, report_video
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +95,35 @@ def test_what_cannot_be_read_or_written_is_refused(clip, small_detector, tmp_pat
     with pytest.raises(ReportError, match="other files"):
         report_video(small_detector, clip, tmp_path, -1)
     assert is_video(clip) and is_video(empty) and not is_video(tmp_path)
+
+
+def test_a_copy_that_could_not_be_written_is_told(clip, small_detector, tmp_path, monkeypatch):
+    """As on a full disk, of which OpenCV says nothing; the boxes are kept."""
+    out = tmp_path / "out"
+    close = _Copy.close
+
+    def cut_off(copy):
+        close(copy)
+        copy.path.write_bytes(copy.path.read_bytes()[:500])
+
+    monkeypatch.setattr(_Copy, "close", cut_off)
+    with pytest.raises(ReportError, match=r"annotated.mp4: holds 0 frames; expected 9"):
+        report_video(small_detector, clip, out, -1.2)
+    with (out / "detections.csv").open(newline="") as file:
+        assert {row[0] for row in csv.reader(file)} == {"frame", *map(str, range(9))}
+
+
+def test_boxes_are_kept_frame_by_frame(clip, small_detector, tmp_path, monkeypatch):
+    """Whoever is killed in the middle leaves those of the frames before."""
+    left = []
+    add = _Copy.add
+
+    def look(copy, *frame):
+        left.append((copy.path.parent / "detections.csv").read_text().splitlines())
+        add(copy, *frame)
+
+    monkeypatch.setattr(_Copy, "add", look)
+    report = report_video(small_detector, clip, tmp_path / "out", -1.2)
+    assert left[0][0].startswith("frame,seconds,class")
+    assert [len(lines) for lines in left] == sorted({len(lines) for lines in left})
+    assert len(left[-1]) == 1 + report.detections
