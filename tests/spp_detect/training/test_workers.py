@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import deepcopy
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from data import open_dataset
+from spp_detect.training import svms
 from spp_detect.training.feature_cache import Resources
 from spp_detect.training.svms import PART, TrainSvms
 from spp_detect.training.windows import WindowTable
@@ -49,6 +51,35 @@ def test_divided_work_makes_the_same_model(tmp_path, small_voc, make_run, small_
     run.resources = Resources(torch.device("cpu"), map_budget=0)
     assert train(run, Several()) == alone
     assert not [*run.work.glob(PART.format("*", "*"))]
+
+
+@pytest.mark.parametrize("stop", [5, 9, 13])
+def test_parts_that_are_stopped_go_on_bit_for_bit(
+    tmp_path, small_voc, make_run, small_config, monkeypatch, stop
+):
+    """Each part saves where it stands after every second photograph, in a file of its own."""
+    dataset = open_dataset(small_voc, "val")
+    config = small_config(max_windows=40, retrain_after=10)
+    alone = train(make_run(tmp_path / "alone", dataset, config), Workers())
+    monkeypatch.setattr(svms, "CHECKPOINT_EVERY", 2)
+    mine = TrainSvms._mine_photograph
+    mined = []
+
+    def mine_or_stop(stage, *given):
+        if len(mined) == stop:
+            raise KeyboardInterrupt
+        mined.append(stage.checkpoint)
+        mine(stage, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainSvms, "_mine_photograph", mine_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(make_run(tmp_path / "run", dataset, config), Several())
+    run = make_run(tmp_path / "run", dataset, config)
+    saved = {*run.work.glob(f"{PART.format('*', '*')}/{mined[-1].name}")}
+    assert saved == {path for path, count in Counter(mined).items() if count >= 2}
+    assert saved
+    assert train(run, Several()) == alone
 
 
 def test_parts_of_the_classes_go_on_as_they_were_begun(tmp_path, small_voc, make_run, small_config):
