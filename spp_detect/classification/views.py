@@ -19,6 +19,7 @@ Photo = NDArray[np.uint8]
 # Short sides of the 96 views, beside the training's 224.
 VIEW_SCALES = (224, 256, 300, 360, 448, 560)
 MOST_VIEWS = 9  # of an image at one scale
+CENTRE_AND_CORNERS = 5  # the first of them
 LONGEST = 10  # long side over short; of longer images the middle is looked at
 
 
@@ -84,11 +85,11 @@ class Viewer:
 
     def pool_ten_crops(self, photo: Photo) -> torch.Tensor:
         """Pool ten crops, centre and corners and their mirror images: (10, D)."""
-        return self.pool_crops(photo, self.least_side, 5)
+        return self.pool_crops(photo, self.least_side, CENTRE_AND_CORNERS)
 
     def pool_ten_on_maps(self, photo: Photo) -> torch.Tensor:
         """Pool the same ten as parts of the image's map and of its mirror image's: (10, D)."""
-        return self.pool_on_maps(photo, self.least_side, 5)
+        return self.pool_on_maps(photo, self.least_side, CENTRE_AND_CORNERS)
 
     def pool_96_on_maps(self, photo: Photo) -> torch.Tensor:
         """Pool 18 windows of maps at each of six scales, 6 at the least: (96, D)."""

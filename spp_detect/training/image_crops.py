@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from data import DEFAULT_MAX_SIDE, DataError, read_photo
 from spp_detect.classification.config import MINIMUM_SIDE
 from spp_detect.classification.images import Images
-from spp_detect.classification.views import list_views
+from spp_detect.classification.views import CENTRE_AND_CORNERS, list_views
 
 logger = logging.getLogger(__name__)
 
 IMAGES_OF_COLOURS = 1000  # from which the principal components of colours are measured
 THUMBNAIL = 32
-CENTRE_AND_CORNERS = 5  # the first of the views
 
 Photo = NDArray[np.uint8]
 
