@@ -31,10 +31,11 @@ BACKBONES = (
     "small5",
 )
 TIMM = "timm:"  # before the name of a trunk of timm's
-PRESETS = ("default", "paper", "release", "tuned-trunk", "fast-rcnn")
+PRESETS = ("default", "paper", "release", "tuned-fc", "tuned-trunk", "fast-rcnn")
 RULES = ("paper", "release")
 DISTINCT = ("clamped", "unclamped")
 SAMPLINGS = ("photographs", "windows")
+OPTIMISERS = ("sgd", "adamw")
 ROUNDINGS = ("nearest", "up")
 FEATURES = ("pool5", "fc6", "fc7")
 PHOTOGRAPHS_PER_BATCH = 16  # of fine-tuning
@@ -200,6 +201,9 @@ class TrainingConfig:
     finetune_shares: tuple[float, ...] = (2 / 3, 1 / 3)
     finetune_warmup: int = 0  # iterations in which the rates rise from 0
     finetune_trunk_rate: float = 1.0  # factor on the rates, of the trunk's layers
+    # What takes the steps: stochastic gradient descent with momentum, or AdamW, with which layers
+    # that start at random learn in far fewer steps, at lower rates.
+    finetune_optimiser: str = "sgd"
     finetune_momentum: float = 0.9
     finetune_decay: float = 5e-4
     # Of fc8's biases: a factor on the rates, whether they decay, the background's first value. The
@@ -301,6 +305,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "distinct": DISTINCT,
     "feature": FEATURES,
     "finetune_sampling": SAMPLINGS,
+    "finetune_optimiser": OPTIMISERS,
 }
 
 _TINY, _HUGE = 1e-12, 1e12  # finite and above zero: NaN and infinity are out of any bounds
@@ -380,6 +385,26 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "passes": 1,
         "vote_iou": None,
         "support": 0.0,
+    },
+    # The trunk is frozen; fc layers, a softmax and boxes learn together in the space of principal
+    # components, from large batches, and the softmax scores.
+    "tuned-fc": {
+        "feature": "fc7",
+        "fc_width": 2048,
+        "fc_start": "random",
+        "scores": "softmax",
+        **LOG_ODDS,
+        "support": 0.0,  # the log-odds are the softmax's own
+        "finetune_components": 2048,
+        "finetune_optimiser": "adamw",
+        "finetune_iterations": 5_000,
+        "finetune_positives": 256,
+        "finetune_negatives": 768,
+        "finetune_rates": (1e-3, 3e-4, 1e-4),
+        "finetune_shares": (0.5, 0.3, 0.2),
+        "finetune_warmup": 300,
+        "finetune_decay": 0.05,
+        "finetune_boxes": True,
     },
     # The trunk's last layers learn under one linear layer on the pooled features, a softmax and
     # boxes; SVMs and regression then take the pooled features of what was learnt.

@@ -21,6 +21,7 @@ from spp_detect.projection import (
     locate_windows,
     unique_rows,
 )
+from spp_detect.pyramid import SpatialPyramidPool
 from spp_detect.watch import Watch, unwatched
 
 MIN_SIDE = 48  # pixels: the narrowest input of which every trunk makes a map
@@ -68,12 +69,8 @@ class PhotoMaps(PhotoFeatures):
             zip(self.extractor.parts, self.extractor.pyramids, strict=True)
         ):
             one_map = self.maps[part.layer][scale]
-            rows = []
-            for left, top, right, bottom in self.project(windows, k, scale).tolist():
-                crop = one_map[top : bottom + 1, left : right + 1].float()
-                whole = torch.tensor([[0, 0, right - left, bottom - top]], dtype=torch.int32)
-                rows.append(pyramid.pool_windows(crop, whole))
-            parts.append(torch.cat(rows))
+            cells = self.project(windows, k, scale)
+            parts.append(_pool_cells(pyramid, one_map, cells))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def project(self, windows: NDArray[np.float32], part: int, scale: int) -> NDArray[np.int32]:
@@ -186,6 +183,21 @@ class SppExtractor(Extractor):
         """Short sides to which a photograph of (width, height) is resized, before rounding."""
         most = self.config.long_side_limit * min(size) / max(size)
         return tuple(min(float(scale), most) for scale in self.config.scales)
+
+
+def _pool_cells(
+    pyramid: SpatialPyramidPool, one_map: torch.Tensor, cells: NDArray[np.int32]
+) -> torch.Tensor:
+    """Pool windows from as little of a map, which may lie on the disk, as they need: float32."""
+    sides = cells[:, 2:] - cells[:, :2] + 1
+    if sides.prod(axis=1).sum() > one_map.shape[0] * one_map.shape[1]:
+        return pyramid.pool_windows(one_map.float(), torch.from_numpy(cells))
+    rows = []
+    for left, top, right, bottom in cells.tolist():
+        crop = one_map[top : bottom + 1, left : right + 1].float()
+        whole = torch.tensor([[0, 0, right - left, bottom - top]], dtype=torch.int32)
+        rows.append(pyramid.pool_windows(crop, whole))
+    return torch.cat(rows)
 
 
 def resized_size(

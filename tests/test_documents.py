@@ -319,7 +319,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     [
         ("spp-detect det", "plain,detect"),
         ("spp-detect train --pres", "plain,--preset"),
-        ("spp-detect train --preset tun", "plain,tuned-trunk"),
+        ("spp-detect train --preset tuned-t", "plain,tuned-trunk"),
     ],
 )
 def test_shells_complete(words, expected):

@@ -152,7 +152,8 @@ preset_option = click.option(
     "--preset",
     type=click.Choice(PRESETS),
     help="Whose constants, where the other options and --config say nothing. paper, release: all "
-    "that SPP-net's paper or its Matlab code fixes. tuned-trunk: the trunk's last layers learn "
+    "that SPP-net's paper or its Matlab code fixes. tuned-fc: fc layers, a softmax and boxes learn "
+    "on the frozen trunk, and the softmax scores. tuned-trunk: the trunk's last layers learn "
     "under a linear layer, then SVMs as by default. fast-rcnn: trunk, fc layers, a softmax and "
     "boxes learn together, and the softmax scores.",
 )

@@ -161,11 +161,13 @@ def detect_on_cluster(
         that failed; what is done is kept.
     PlaceError
         For folders that cannot be read or written.
+    LockError
+        Where another run writes into the same local folder.
     """
     manifest = Manifest(task.out)
     photographs = list_photographs(task.photographs, task.out)
     identity = identity | {"photographs": task.photographs.root}
-    with join_cluster(address):
+    with join_cluster(address), task.out.kept_from_others():
         check_versions(task.version)
         done = manifest.begin(identity, resume=resume)
         missing = [one for one in photographs if make_readable(one) not in done]

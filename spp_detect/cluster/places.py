@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+
+from spp_detect.lock import lock_folder
 
 PART = ".part"  # ends the name of a local file that is not whole yet
 
@@ -118,6 +120,25 @@ class Place:
         """Remove a file below; PlaceError where it cannot be."""
         with self._telling("cannot be removed", name):
             self.system.rm_file(f"{self.root}/{name}")
+
+    @contextmanager
+    def kept_from_others(self) -> Iterator[None]:
+        """Keep other runs out of a local folder, which is made; other systems know no locks.
+
+        Raises
+        ------
+        LockError
+            Where another run works there.
+        PlaceError
+            Where the folder cannot be written.
+        """
+        with ExitStack() as stack:
+            try:
+                if self.is_local:
+                    stack.enter_context(lock_folder(Path(self.root)))
+            except OSError as error:
+                raise PlaceError(f"{self.text}: cannot be written ({error.strerror})") from error
+            yield
 
     @property
     def is_local(self) -> bool:

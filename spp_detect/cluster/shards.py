@@ -17,6 +17,7 @@ import pyarrow
 from pyarrow import parquet
 
 from spp_detect.cluster.places import PART, Place, PlaceError
+from spp_detect.lock import NAME as LOCK
 
 SHARDS, MANIFEST, RUN = "shards", "manifest", "run.json"
 COLUMNS = pyarrow.schema(
@@ -139,7 +140,7 @@ class Manifest:
             For a folder that holds anything else, or results of another run.
         """
         identity = json.loads(json.dumps(identity))
-        files = self.out.list_files()
+        files = [name for name in self.out.list_files() if name != LOCK]
         if not resume:
             if files:
                 told = "holds files; expected a new folder, or --resume to go on with its run"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from spp_detect.config import RunConfig
 from spp_detect.files import write_tensors
@@ -39,9 +40,12 @@ class Components(NamedTuple):
         """The strongest `count` of them."""
         return self._replace(vectors=self.vectors[:count])
 
-    def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Turn pooled features, float (N, D), into their components: float32 (N, K)."""
-        return (features.float() - self.mean) @ self.vectors.T
+    def make_layer(self) -> nn.Linear:
+        """Make the layer that turns pooled features less their mean, (N, D), into (N, K)."""
+        count, length = self.vectors.shape
+        layer = nn.Linear(length, count, bias=False, device="meta")
+        layer.weight = nn.Parameter(self.vectors)
+        return layer
 
 
 class FindComponents(Stage[Components]):

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +35,11 @@ from spp_detect.training.team import Team
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
 STANDARDISED_BATCHES = 40  # on which mean and spread of pooled features are measured
+SECOND_MOMENT = 0.98  # AdamW's second beta; 0.999 remembers longer than a short training takes
 STANDARDISED_FC_NORM = 0.7  # of a window that fc6 takes, times the square root of its values
 EVALUATIONS = 20  # of the held-out windows, evenly spread over the iterations
 HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each held-out photograph
-# For going on: weights and momentum; the best snapshot.
+# For going on: weights and the optimiser's state; the best snapshot.
 STATE, BEST = "finetuning.safetensors", "finetuning_best.safetensors"
 STEM_MAPS, WINDOW_COMPONENTS = "stem_maps", "window_components"  # folders that tuning needs
 HISTORY = "finetuning.json"  # in the run's folder
@@ -102,28 +104,23 @@ class FineTuner:
         self.optimiser = self._make_optimiser()
         self.history: list[tuple[float, ...]] = []
 
-    def _make_optimiser(self) -> torch.optim.SGD:
+    def _make_optimiser(self) -> torch.optim.Optimizer:
         """Make the optimiser; fc8's biases and the trunk have rates of their own."""
         training = self.config.training
         tail = list(self.trunk.tail.parameters())
         apart = {id(parameter) for parameter in [*tail, self.fc8.bias]}
         others = [p for p in self.network.parameters() if id(p) not in apart]
         decay = training.finetune_decay if training.fc8_bias_decay else 0.0
-        return torch.optim.SGD(
-            [
-                {"params": others, "factor": 1.0},
-                {"params": tail, "factor": training.finetune_trunk_rate},
-                {
-                    "params": [self.fc8.bias],
-                    "factor": training.fc8_bias_rate,
-                    "weight_decay": decay,
-                },
-            ],
-            lr=0.0,
-            momentum=training.finetune_momentum,
-            weight_decay=training.finetune_decay,
-            fused=True,
-        )
+        groups = [
+            {"params": others, "factor": 1.0},
+            {"params": tail, "factor": training.finetune_trunk_rate},
+            {"params": [self.fc8.bias], "factor": training.fc8_bias_rate, "weight_decay": decay},
+        ]
+        momentum = training.finetune_momentum
+        given: dict[str, Any] = {"lr": 0.0, "weight_decay": training.finetune_decay, "fused": True}
+        if training.finetune_optimiser == "adamw":
+            return torch.optim.AdamW(groups, betas=(momentum, SECOND_MOMENT), **given)
+        return torch.optim.SGD(groups, momentum=momentum, **given)
 
     @keeping_freed()
     def tune(self) -> NDArray[np.float64]:
@@ -280,7 +277,7 @@ class FineTuner:
     def _save(self, step: int) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         for i, state in self.optimiser.state_dict()["state"].items():
-            tensors[f"momentum.{i}"] = state["momentum_buffer"]
+            tensors |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
         tensors["history"] = torch.tensor(self.history, dtype=torch.float64)
         write_tensors(self.state_path, tensors | {"step": torch.tensor([step])})
 
@@ -295,12 +292,12 @@ class FineTuner:
         self.network.load_state_dict(network)
         state = self.optimiser.state_dict()
         learnt = [one for group in self.optimiser.param_groups for one in group["params"]]
-        # In the weights' own order in memory, channels last, say: a fused step relies on it.
-        state["state"] = {
-            i: {"momentum_buffer": torch.empty_like(one).copy_(tensors[f"momentum.{i}"])}
-            for i, one in enumerate(learnt)
-            if f"momentum.{i}" in tensors  # without momentum there is none
-        }
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, i, what = name.split(".")
+                if value.dim():  # in the weights' own order in memory: a fused step relies on it
+                    value = torch.empty_like(learnt[int(i)]).copy_(value)
+                state["state"].setdefault(int(i), {})[what] = value
         self.optimiser.load_state_dict(state)
         self.history = [tuple(row) for row in tensors["history"].tolist()]
         return int(tensors["step"][0])

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from bbox_regression import encode
 from data import LabelledSet, Photograph
 from spp_detect.config import RunConfig, count_photographs
-from spp_detect.mirror import mirror_boxes
 from spp_detect.training.targets import match_windows
 from spp_detect.training.windows import WindowTable
 
 POSITIVES_KEPT, NEGATIVES_KEPT = 80, 160  # of a photograph where few of its windows are drawn
+MIRRORED_TARGETS = np.array((-1, 1, 1, 1), np.float32)  # times those of a window as it is
 # Every tenth photograph, but no more than so many, chooses the snapshot and is not learnt from.
 HELD_OUT, MOST_HELD_OUT = 10, 200
 
@@ -31,12 +31,15 @@ class LabelledWindows:
         Windows of a class; true boxes are among them.
     labels : int64 (P,)
         Their classes.
+    boxes : int64 (P,)
+        The box that each overlaps best, among those that are not difficult.
     negatives : int64 (M,)
         Background near objects.
     """
 
     positives: NDArray[np.int64]
     labels: NDArray[np.int64]
+    boxes: NDArray[np.int64]
     negatives: NDArray[np.int64]
 
     @property
@@ -48,7 +51,9 @@ class LabelledWindows:
         """Choose so many at random that a photograph's features can all be kept."""
         some = np.sort(random.permutation(len(self.positives))[:POSITIVES_KEPT])
         others = np.sort(random.permutation(len(self.negatives))[:NEGATIVES_KEPT])
-        return LabelledWindows(self.positives[some], self.labels[some], self.negatives[others])
+        return LabelledWindows(
+            self.positives[some], self.labels[some], self.boxes[some], self.negatives[others]
+        )
 
 
 class Draw(NamedTuple):
@@ -96,12 +101,13 @@ def label_windows(
     """
     none = np.zeros(0, np.int64)
     if not len(photograph.labels.easy):
-        return LabelledWindows(none, none, none)
+        return LabelledWindows(none, none, none, none)
     best, which = match_windows(photograph, windows)
     positives = np.flatnonzero(best >= iou)
     negatives = np.flatnonzero((best >= background[0]) & (best < background[1]))
-    labels = photograph.labels.easy.classes[which[positives]]
-    return LabelledWindows(positives, labels, negatives)
+    boxes = which[positives].astype(np.int64)
+    labels = photograph.labels.easy.classes[boxes]
+    return LabelledWindows(positives, labels, boxes, negatives)
 
 
 class Sampler(ABC):
@@ -157,6 +163,7 @@ class Sampler(ABC):
                 one.thin(np.random.default_rng((config.model.seed, i, 6)))
                 for i, one in enumerate(self.labelled)
             ]
+        self._targets: dict[int, NDArray[np.float32]] = {}
         order = np.random.default_rng(config.model.seed).permutation(len(dataset))
         usable = [i for i in order.tolist() if len(self.labelled[i].positives)]
         every = max(HELD_OUT, -(-len(usable) // MOST_HELD_OUT))
@@ -172,16 +179,19 @@ class Sampler(ABC):
         As `bbox_regression.encode` tells it; the box is the one that the window overlaps best.
         """
         rows = draw.rows[draw.labels < self.background]
-        photograph = self.dataset.photographs[draw.photograph]
-        windows = self.table.find(draw.photograph)[rows]
-        if not len(rows):
-            return np.zeros((0, 4), np.float32)
-        boxes = photograph.labels.easy.boxes[match_windows(photograph, windows)[1]]
-        if draw.mirrored:
-            windows, boxes = (mirror_boxes(one, photograph.width) for one in (windows, boxes))
-        inclusive = self.config.model.regression_inclusive
-        targets: NDArray[np.float32] = encode(windows, boxes, inclusive=inclusive).astype("f4")
-        return targets
+        own = self._find_targets(draw.photograph)
+        targets = own[np.searchsorted(self.labelled[draw.photograph].positives, rows)]
+        return targets * MIRRORED_TARGETS if draw.mirrored else targets
+
+    def _find_targets(self, index: int) -> NDArray[np.float32]:
+        """Find the targets of all positives of a photograph, once: float32 (P, 4)."""
+        if index not in self._targets:
+            labelled, labels = self.labelled[index], self.dataset.photographs[index].labels
+            windows = self.table.find(index)[labelled.positives]
+            boxes = labels.easy.boxes[labelled.boxes]
+            inclusive = self.config.model.regression_inclusive
+            self._targets[index] = encode(windows, boxes, inclusive=inclusive).astype(np.float32)
+        return self._targets[index]
 
     def draw_held_out(self, index: int, positives: int, negatives: int) -> list[Draw]:
         """Draw windows of a held-out photograph, always the same."""
@@ -290,9 +300,11 @@ class WindowSampler(Sampler):
         scales = self._draw_scales(len(rows), random)
         mirrored = (random.random(len(rows)) < 0.5) & self.mirrors
         groups = np.stack([photographs, mirrored, scales], axis=1)
+        order = np.lexsort(groups.T[::-1])
+        begins = np.flatnonzero(np.diff(groups[order], axis=0, prepend=-1).any(axis=1))
         draws = []
-        for photograph, flip, scale in np.unique(groups, axis=0).tolist():
-            own = (groups == (photograph, flip, scale)).all(axis=1)
+        for own in np.split(order, begins[1:]):
+            photograph, flip, scale = groups[own[0]].tolist()
             draws.append(Draw(photograph, bool(flip), scale, rows[own], labels[own]))
         return draws
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +16,12 @@ from torch import nn
 
 from spp_detect.config import RunConfig
 from spp_detect.fc import FcLayers
-from spp_detect.files import write_array
+from spp_detect.files import replace_file
+from spp_detect.inference_copy import InferenceCopy
 from spp_detect.progress import track
 from spp_detect.spp import PhotoMaps, SppExtractor
 from spp_detect.training.components import Components
-from spp_detect.training.feature_cache import MIRRORED, FeatureCache, MapCache, read_halves
+from spp_detect.training.feature_cache import FeatureCache, MapCache
 from spp_detect.training.sampling import Draw, Sampler
 
 # Gives the features of windows that were drawn, float32 (n, D), with a gradient where the trunk
@@ -92,7 +94,7 @@ class ComponentTrunk(TunedTrunk):
     components : Components
         The space.
     folder : Path
-        Gets a .npy file a photograph or mirror image.
+        Gets a file a photograph or mirror image, of half precision, a row a window.
     sampler : Sampler
         Knows which windows may be drawn.
     config : RunConfig
@@ -109,6 +111,7 @@ class ComponentTrunk(TunedTrunk):
     ) -> None:
         super().__init__(nn.Sequential(), cache)
         self.components = components
+        self._project = InferenceCopy(components.make_layer(), config.model.precision)
         self.folder = folder
         self.sampler = sampler
         self.config = config
@@ -120,14 +123,19 @@ class ComponentTrunk(TunedTrunk):
         for i in track(drawn, "window components"):
             for flip in (False, True)[: 1 + mirrored]:
                 path = self._name_file(i, flip)
-                if read_halves(path) is None:
-                    write_array(path, self._compute(i, flip))
+                if not self._is_whole(path, i):
+                    with replace_file(path) as temporary:
+                        self._compute(i, flip).tofile(temporary)
 
     def read(self, draw: Draw) -> Pooling:
         """Look up a draw's windows, whatever its scale."""
-        own = self._open(draw.photograph, draw.mirrored)
         places = np.searchsorted(self.sampler.labelled[draw.photograph].rows, draw.rows)
-        values = torch.from_numpy(own[places]).float()
+        path = self._name_file(draw.photograph, draw.mirrored)
+        if self._is_whole(path, draw.photograph):
+            own = self._read_rows(path, places.tolist())
+        else:  # damaged since
+            own = self._compute(draw.photograph, draw.mirrored)[places]
+        values = torch.from_numpy(own.astype(np.float32))
         return lambda: values
 
     def restrict(self, fc: FcLayers) -> FcLayers:
@@ -147,19 +155,31 @@ class ComponentTrunk(TunedTrunk):
         for scale in np.unique(scales).tolist():
             own = scales == scale
             features = self.cache.pool_at(index, rows[own], scale, mirrored=mirrored)
-            values[own] = self.components.project(features).half().cpu().numpy()
+            found = self._project(features.float() - self.components.mean)
+            values[own] = found.half().cpu().numpy()
         return values
 
-    def _open(self, index: int, mirrored: bool) -> NDArray[np.float16]:
-        """Map a photograph's file into memory, as long as what is read of it is used.
+    @property
+    def _row_bytes(self) -> int:
+        return 2 * len(self.components.vectors)
 
-        Kept open, the files of a large set were more than a process may have.
+    def _is_whole(self, path: Path, index: int) -> bool:
+        rows = len(self.sampler.labelled[index].rows)
+        return path.is_file() and path.stat().st_size == rows * self._row_bytes
+
+    def _read_rows(self, path: Path, places: list[int]) -> NDArray[np.float16]:
+        """Read few rows of a photograph's file.
+
+        Kept open, the files of a large set were more than a process may have; and to map one into
+        memory takes several times as long.
         """
-        own = read_halves(self._name_file(index, mirrored))
-        return self._compute(index, mirrored) if own is None else own  # damaged since
+        size = self._row_bytes
+        with path.open("rb", buffering=0) as file:
+            content = b"".join(os.pread(file.fileno(), size, place * size) for place in places)
+        return np.frombuffer(bytearray(content), np.float16).reshape(len(places), -1)
 
     def _name_file(self, index: int, mirrored: bool) -> Path:
-        return self.folder / f"{index:06d}{MIRRORED if mirrored else '.npy'}"
+        return self.folder / f"{index:06d}{'-mirrored' if mirrored else ''}.bin"
 
 
 class LearningTrunk(TunedTrunk):

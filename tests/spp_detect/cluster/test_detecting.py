@@ -25,6 +25,7 @@ from spp_detect.cluster.detecting import Task, detect_on_cluster  # noqa: E402
 from spp_detect.cluster.nodes import ClusterError, check_versions, join_cluster  # noqa: E402
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
 from spp_detect.detector import make_proposal_settings  # noqa: E402
+from spp_detect.lock import lock_folder  # noqa: E402
 from spp_detect.model_folder import read_description  # noqa: E402
 from spp_detect.provenance import find_version  # noqa: E402
 
@@ -360,6 +361,15 @@ def test_an_address_without_a_cluster(processes, small_model, photographs, tmp_p
     done = run_command(*words, "--ray", f"127.0.0.1:{processes.find_port()}")
     assert done.returncode == 2 and "no cluster answers there" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_two_runs_do_not_write_into_one_folder(cluster, small_model, photographs, tmp_path):
+    out = tmp_path / "out"
+    words = "detect", small_model, photographs, "--out", out, "--ray", cluster.address
+    with lock_folder(out):
+        done = run_command(*words)
+    assert done.returncode == 2 and f"{out}: another run works there" in done.stderr
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_urls_are_for_ray(small_model, tmp_path):

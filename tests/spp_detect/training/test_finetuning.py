@@ -271,7 +271,14 @@ def test_one_batch_is_learnt_by_heart(make_tuner, monkeypatch, train_from):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"finetune_momentum": 0.0}, {"finetune_components": 20}, {"train_from": "conv4"}],
+    [
+        {},
+        {"finetune_momentum": 0.0},
+        {"finetune_optimiser": "adamw"},
+        {"finetune_components": 20},
+        {"train_from": "conv4"},
+        {"train_from": "conv4", "finetune_optimiser": "adamw"},
+    ],
     ids=str,
 )
 def test_an_interrupted_run_ends_at_the_same_weights(make_tuner, tmp_path, monkeypatch, changes):
