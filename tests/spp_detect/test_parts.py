@@ -150,9 +150,10 @@ def test_spp_nets_parts_equal_pooling_their_regions_by_hand(chosen, scales):
 
 @pytest.mark.parametrize("chosen", CHOICES)
 @pytest.mark.parametrize("scale", [0, 1])
-def test_spp_nets_parts_at_one_scale(chosen, scale):
+@pytest.mark.parametrize("count", [1, 20])  # pooled from the cells under it, and from the whole map
+def test_spp_nets_parts_at_one_scale(chosen, scale, count):
     maps = build_extractor(chosen, scales=(96, 160)).compute_maps(random_photo())
-    windows = random_windows(20)
+    windows = random_windows(count)
     wanted = [
         torch.cat([pool_slowly(maps, part, window, scale)[1] for part in chosen])
         for window in windows
