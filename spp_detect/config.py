@@ -1,4 +1,4 @@
-"""Every constant of the method, named, with its presets: the paper's, the release's, two beyond."""
+"""Every constant of the method, named, with presets: the paper's, the release's, three beyond."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class TrainingConfig:
     finetune_warmup: int = 0  # iterations in which the rates rise from 0
     finetune_trunk_rate: float = 1.0  # factor on the rates, of the trunk's layers
     # What takes the steps: stochastic gradient descent with momentum, or AdamW, with which layers
-    # that start at random learn in far fewer steps, at lower rates.
+    # that start at random learn in fewer steps, at lower rates.
     finetune_optimiser: str = "sgd"
     finetune_momentum: float = 0.9
     finetune_decay: float = 5e-4

@@ -35,8 +35,8 @@ from spp_detect.training.team import Team
 from spp_detect.training.tuned_trunks import Pooling, TunedTrunk
 
 STANDARDISED_BATCHES = 40  # on which mean and spread of pooled features are measured
-SECOND_MOMENT = 0.98  # AdamW's second beta; 0.999 remembers longer than a short training takes
 STANDARDISED_FC_NORM = 0.7  # of a window that fc6 takes, times the square root of its values
+SECOND_MOMENT = 0.98  # AdamW's second beta, as in the experiment that chose the preset tuned-fc
 EVALUATIONS = 20  # of the held-out windows, evenly spread over the iterations
 HELD_OUT_WINDOWS = (8, 24)  # positives and negatives of each held-out photograph
 # For going on: weights and the optimiser's state; the best snapshot.
