@@ -28,6 +28,7 @@ from spp_detect.heap import keeping_freed
 from spp_detect.progress import track
 from spp_detect.threads import set_numba_threads
 from spp_detect.training.last_layers import TARGET_STD, LastLayers, Standardised
+from spp_detect.training.optimiser_state import name_state, take_up_state
 from spp_detect.training.run_folder import read_tensors
 from spp_detect.training.sampling import Draw, Sampler
 from spp_detect.training.stage import Stage
@@ -276,8 +277,7 @@ class FineTuner:
 
     def _save(self, step: int) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
+        tensors |= name_state(self.optimiser)
         tensors["history"] = torch.tensor(self.history, dtype=torch.float64)
         write_tensors(self.state_path, tensors | {"step": torch.tensor([step])})
 
@@ -290,15 +290,7 @@ class FineTuner:
             k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
         }
         self.network.load_state_dict(network)
-        state = self.optimiser.state_dict()
-        learnt = [one for group in self.optimiser.param_groups for one in group["params"]]
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, i, what = name.split(".")
-                if value.dim():  # in the weights' own order in memory: a fused step relies on it
-                    value = torch.empty_like(learnt[int(i)]).copy_(value)
-                state["state"].setdefault(int(i), {})[what] = value
-        self.optimiser.load_state_dict(state)
+        take_up_state(self.optimiser, tensors)
         self.history = [tuple(row) for row in tensors["history"].tolist()]
         return int(tensors["step"][0])
 

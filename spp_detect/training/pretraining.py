@@ -29,6 +29,7 @@ from spp_detect.heap import keeping_freed
 from spp_detect.prefetch import work_ahead
 from spp_detect.progress import track
 from spp_detect.training.image_crops import CropSource, PreparedImages, join_images
+from spp_detect.training.optimiser_state import name_state, take_up_state
 from spp_detect.training.run_folder import TrainingError, read_tensors
 from spp_detect.training.team import Team
 
@@ -242,8 +243,7 @@ class Pretrainer:
 
     def _save(self, step: int) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
+        tensors |= name_state(self.optimiser)
         tensors["history"] = torch.tensor(self.history, dtype=torch.float64)
         self.seconds += time.monotonic() - self.saved
         self.saved = time.monotonic()
@@ -269,15 +269,7 @@ class Pretrainer:
             k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
         }
         self.network.load_state_dict(network)
-        state = self.optimiser.state_dict()
-        weights = list(self.network.parameters())
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, i, what = name.split(".")
-                if value.dim():  # in the weights' own order in memory: a fused step relies on it
-                    value = torch.empty_like(weights[int(i)]).copy_(value)
-                state["state"].setdefault(int(i), {})[what] = value
-        self.optimiser.load_state_dict(state)
+        take_up_state(self.optimiser, tensors)
         rows = tensors["history"].tolist()
         self.history = [(int(row[0]), int(row[1]), *row[2:]) for row in rows]
         self.sums = tensors["sums"]
