@@ -30,7 +30,7 @@ oldest:
 	$(PYTHON) -m venv --clear $(OLDEST)
 	sed -n 's/^    \([a-z-]*\)>=\([0-9.]*\)$$/\1==\2.*/p' setup.cfg > $(OLDEST)/versions.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/versions.txt \
-		--editable . pytest pytest-xdist hypothesis
+		--editable . pytest pytest-timeout pytest-xdist hypothesis
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses $(JOBS) \
 		--dist loadscope --no-loadscope-reorder
 
