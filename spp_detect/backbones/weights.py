@@ -21,7 +21,8 @@ FC_LAYERS = {
     "vgg16": ("classifier.0", "classifier.3"),
 }
 OWN_FC_LAYERS = ("fc.layers.fc6", "fc.layers.fc7")
-OWN_TRUNK = "trunk.layers."  # before the names of our classifiers' trunks
+# Before the names of trunks in the folders of our classifiers and of our detectors.
+OWN_TRUNKS = ("trunk.layers.", "trunk.")
 
 
 class WeightsError(ValueError):
@@ -37,9 +38,10 @@ def load_weights(backbone: Backbone, source: str) -> str:
         The trunk; its weights are replaced.
     source : str
         "imagenet" for torchvision's download, or timm's for its trunks, "none" to keep the fresh
-        weights, the folder of a classifier that `pretrain` made, or the path of a .safetensors or
-        .pth state dict under torchvision's, or timm's, names. Later layers that the trunk does not
-        have may be there or not.
+        weights, the folder of a classifier that `pretrain` made, or of a detector, whose trunk may
+        have learnt (packed models lack theirs), or the path of a .safetensors or .pth state dict
+        under torchvision's, or timm's, names. Later layers that the trunk does not have may be
+        there or not.
 
     Returns
     -------
@@ -130,11 +132,11 @@ def _download_by_timm(name: str) -> dict[str, torch.Tensor]:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.is_dir():
         own = _read(path / "model.safetensors")
-        return {name.removeprefix(OWN_TRUNK): tensor for name, tensor in own.items()}
+        return {_drop_trunk(name): tensor for name, tensor in own.items()}
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such file; --weights takes imagenet, none, a .safetensors or .pth file, "
-            "or the folder of a classifier"
+            "or the folder of a classifier or a detector"
         )
     try:
         if path.suffix == ".safetensors":
@@ -152,6 +154,11 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise WeightsError(f"{path}: expected a state dict, a mapping of names to tensors")
     return state
+
+
+def _drop_trunk(name: str) -> str:
+    prefix = next((one for one in OWN_TRUNKS if name.startswith(one)), "")
+    return name.removeprefix(prefix)
 
 
 def _fit(backbone: Backbone, state: dict[str, torch.Tensor], source: str) -> None:

@@ -145,8 +145,9 @@ backbone_option = click.option(
 weights_option = click.option(
     "--weights",
     default="imagenet",
-    help="imagenet, none, a .safetensors or .pth file, or the folder of a classifier, see "
-    "`pretrain`, whose trunk and pyramid are then taken, too.",
+    help="imagenet, none, a .safetensors or .pth file, the folder of a classifier, see "
+    "`pretrain`, whose trunk and pyramid are then taken, too, or that of a detector, whose trunk "
+    "may have learnt.",
 )
 preset_option = click.option(
     "--preset",

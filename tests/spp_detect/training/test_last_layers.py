@@ -10,6 +10,7 @@ from scipy.special import expit, softmax
 
 from bbox_regression import decode
 from data import read_photo
+from spp_detect.backbones import build_backbone, load_weights
 from spp_detect.config import ConfigError, make_run_config, make_training_config
 from spp_detect.detector import Detector
 from spp_detect.heads import Heads
@@ -195,6 +196,11 @@ def test_a_trunk_learns_under_a_linear_layer(make_run, small_set, small_config, 
     history = json.loads((tmp_path / "run" / "finetuning.json").read_text())
     assert min(row["held_out_loss"] for row in history) < history[0]["held_out_loss"]
     assert detector.fc is None and detector.heads.is_softmax == bool(scores)
+    another = build_backbone(config.model.backbone)
+    load_weights(another, str(tmp_path / "run"))
+    learnt = detector.extractor.backbone.layers.state_dict()
+    for name, tensor in another.layers.state_dict().items():
+        torch.testing.assert_close(tensor, learnt[name], atol=0, rtol=0)
     photo, windows = (
         read_photo(small_set.photographs[0].path),
         small_set.photographs[0].labels.boxes,
