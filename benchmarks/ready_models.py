@@ -1,11 +1,12 @@
-"""What the parts of the ready models give, and the two together, on a split of all of VOC 2007.
+"""What the parts of models give, and all together, on a split of all of VOC 2007.
 
     python benchmarks/ready_models.py VOC WEIGHTS --work runs/ready_models \
         --out results/voc2007/ready_models.json
 
-Each photograph is searched, and its windows scored by each model, once; every row selects among
-the same scores. Nothing is chosen here: the rows are those of the paper's tables, the models' own
-defaults, and both models' windows joined as `evaluate MODEL MODEL` joins them.
+The models are the ready ones, or those of `--models`, folders of runs among them. Each photograph
+is searched, and its windows scored by each model, once; every row selects among the same scores.
+Nothing is chosen here: the rows are those of the paper's tables, the models' own defaults, and all
+models' windows joined as `evaluate MODEL MODEL` joins them.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from data import DEFAULT_MAX_SIDE, open_dataset
 from eval import Detections
 from proposals import ProposalCache
 from spp_detect.detector import Detector, PhotoDetector
-from spp_detect.ensemble import CombinedDetector
+from spp_detect.ensemble import CombinedDetector, load_detector
 from spp_detect.evaluation import measure, prepare_dataset
 from spp_detect.postprocess import ScoredWindows, select_detections
 from spp_detect.prefetch import search_windows
 from spp_detect.threads import set_threads
 
-MODELS = ("voc2007", "voc2007_tuned")
 ONCE, UNRAISED, RAISED = {"passes": 1}, {"support": 0.0}, {"support": 0.15}
 # Each row: its constants of test time, and how `select_detections` selects.
 ROWS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
@@ -56,18 +56,19 @@ def select_rows(
 
 
 def detect_together(
-    detectors: list[Detector], photo: NDArray[np.uint8], windows: NDArray[np.float32]
+    detectors: dict[str, Detector],
+    joined: CombinedDetector,
+    photo: NDArray[np.uint8],
+    windows: NDArray[np.float32],
 ) -> dict[str, dict[str, Detections]]:
     """Detect by each model, and by all joined, in every row."""
-    scored = [one.score_passes(photo, windows, one.config.passes) for one in detectors]
-    found = {
-        name: select_rows([own], detector)
-        for name, own, detector in zip(MODELS, scored, detectors, strict=True)
-    }
-    both = CombinedDetector(detectors)
-    assert both.calibration is None, "scores would have to be brought to log-odds before"
-    found["both"] = select_rows(scored, both)
-    return found
+    found, scored = {}, []
+    for name, detector in detectors.items():
+        own = detector.score_passes(photo, windows, detector.config.passes)
+        found[name] = select_rows([own], detector)
+        known = detector.calibration if joined.calibration is not None else None
+        scored.append(own if known is None else [one.calibrate(known) for one in own])
+    return found | {"joined": select_rows(scored, joined)}
 
 
 def main() -> None:
@@ -75,18 +76,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights")
+    parser.add_argument("--models", nargs="+", default=["voc2007", "voc2007_tuned"])
     parser.add_argument("--split", default="test")
     parser.add_argument("--work", type=Path, required=True, help="keeps the windows")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     set_threads()
     dataset = open_dataset(arguments.data, arguments.split)
-    detectors = [Detector.load(name, weights=arguments.weights) for name in MODELS]
-    cache = ProposalCache(arguments.work)
-    source = search_windows(detectors[0].proposal_settings, cache)
+    joined = load_detector(arguments.models, weights=arguments.weights)
+    assert isinstance(joined, CombinedDetector), "expected two models or more"
+    names = [Path(model).name for model in arguments.models]
+    detectors = dict(zip(names, joined.members, strict=True))
+    source = search_windows(joined.proposal_settings, ProposalCache(arguments.work))
     found: dict[str, dict[str, list[Detections]]] = {}
     for photo, windows in prepare_dataset(dataset, source, DEFAULT_MAX_SIDE):
-        for model, rows in detect_together(detectors, photo, windows).items():
+        for model, rows in detect_together(detectors, joined, photo, windows).items():
             for row, one in rows.items():
                 found.setdefault(model, {}).setdefault(row, []).append(one)
     measured = {
