@@ -1,6 +1,6 @@
-"""What the parts of models give, and all together, on a split of all of VOC 2007.
+"""What the parts of models give, and several together, on a split of all of VOC 2007.
 
-    python benchmarks/ready_models.py VOC WEIGHTS --work runs/ready_models \
+    python benchmarks/ready_models.py VOC --work runs/ready_models \
         --out results/voc2007/ready_models.json
 
 The models are the ready ones, or those of `--models`, folders of runs among them. Each photograph
@@ -57,26 +57,26 @@ def select_rows(
 
 def detect_together(
     detectors: dict[str, Detector],
-    joined: CombinedDetector,
+    joined: PhotoDetector,
     photo: NDArray[np.uint8],
     windows: NDArray[np.float32],
 ) -> dict[str, dict[str, Detections]]:
-    """Detect by each model, and by all joined, in every row."""
+    """Detect by each model, and by all joined where there are several, in every row."""
     found, scored = {}, []
     for name, detector in detectors.items():
         own = detector.score_passes(photo, windows, detector.config.passes)
         found[name] = select_rows([own], detector)
         known = detector.calibration if joined.calibration is not None else None
         scored.append(own if known is None else [one.calibrate(known) for one in own])
-    return found | {"joined": select_rows(scored, joined)}
+    return found | {"joined": select_rows(scored, joined)} if len(scored) > 1 else found
 
 
 def main() -> None:
     """Detect once, measure every row, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("weights")
     parser.add_argument("--models", nargs="+", default=["voc2007", "voc2007_tuned"])
+    parser.add_argument("--weights", help="the trunk of ready models: as detect takes it")
     parser.add_argument("--split", default="test")
     parser.add_argument("--work", type=Path, required=True, help="keeps the windows")
     parser.add_argument("--out", type=Path, required=True)
@@ -84,9 +84,9 @@ def main() -> None:
     set_threads()
     dataset = open_dataset(arguments.data, arguments.split)
     joined = load_detector(arguments.models, weights=arguments.weights)
-    assert isinstance(joined, CombinedDetector), "expected two models or more"
+    members = joined.members if isinstance(joined, CombinedDetector) else [joined]
     names = [Path(model).name for model in arguments.models]
-    detectors = dict(zip(names, joined.members, strict=True))
+    detectors = dict(zip(names, members, strict=True))
     source = search_windows(joined.proposal_settings, ProposalCache(arguments.work))
     found: dict[str, dict[str, list[Detections]]] = {}
     for photo, windows in prepare_dataset(dataset, source, DEFAULT_MAX_SIDE):
