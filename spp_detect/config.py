@@ -452,7 +452,7 @@ def make_config(preset: str = "default", **changes: Any) -> Config:
     Parameters
     ----------
     preset : str
-        "default", "paper", "release", "tuned-trunk" or "fast-rcnn".
+        "default", "paper", "release", "tuned-fc", "tuned-trunk" or "fast-rcnn".
     **changes : Any
         Fields of a Config whose values are not to be the preset's.
 
