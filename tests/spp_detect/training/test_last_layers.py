@@ -10,7 +10,7 @@ from scipy.special import expit, softmax
 
 from bbox_regression import decode
 from data import read_photo
-from spp_detect.backbones import build_backbone, load_weights
+from spp_detect.backbones import build_backbone, load_weights, read_fc_weights
 from spp_detect.config import ConfigError, make_run_config, make_training_config
 from spp_detect.detector import Detector
 from spp_detect.heads import Heads
@@ -166,6 +166,11 @@ def test_a_run_learns_detects_and_is_loaded_again(make_run, small_set, small_con
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
     assert [stage["stage"] for stage in stages] == ["proposals", "fc start", "fine-tuning"]
     assert detector.heads.is_softmax
+    given = read_fc_weights(config.model.backbone, str(tmp_path / "run"))
+    for layer in ("fc6", "fc7"):
+        learnt = getattr(detector.fc.layers, layer)
+        torch.testing.assert_close(given[f"{layer}.weight"], learnt.weight, atol=0, rtol=0)
+        torch.testing.assert_close(given[f"{layer}.bias"], learnt.bias, atol=0, rtol=0)
     photo = read_photo(small_set.photographs[0].path)
     again = Detector.load(tmp_path / "run", "cpu")
     ours, theirs = detector.detect(photo), again.detect(photo)
