@@ -397,7 +397,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "support": 0.0,  # the log-odds are the softmax's own
         "finetune_components": 2048,
         "finetune_optimiser": "adamw",
-        "finetune_iterations": 5_000,
+        "finetune_iterations": 1_400,
         "finetune_positives": 256,
         "finetune_negatives": 768,
         "finetune_rates": (1e-3, 3e-4, 1e-4),
