@@ -403,7 +403,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "finetune_rates": (1e-3, 3e-4, 1e-4),
         "finetune_shares": (0.5, 0.3, 0.2),
         "finetune_warmup": 300,
-        "finetune_decay": 0.05,
+        "finetune_decay": 0.5,
         "finetune_boxes": True,
     },
     # The trunk's last layers learn under one linear layer on the pooled features, a softmax and
