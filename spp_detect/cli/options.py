@@ -146,8 +146,9 @@ weights_option = click.option(
     "--weights",
     default="imagenet",
     help="imagenet, none, a .safetensors or .pth file, the folder of a classifier, see "
-    "`pretrain`, whose trunk and pyramid are then taken, too, or that of a detector, whose trunk "
-    "may have learnt, and whose fc layers, where they are of one shape, learn on.",
+    "`pretrain`, whose trunk and pyramid are then taken, too, or that of a detector, not "
+    "packed, whose trunk may have learnt, and whose fc layers, where they are of one shape, "
+    "learn on.",
 )
 preset_option = click.option(
     "--preset",
