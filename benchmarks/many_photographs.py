@@ -4,8 +4,8 @@
         --out results/benchmarks/many_photographs.json
 
 The photographs are those of a labelled set, again and again, each time another part of one, turned
-by a quarter more than the last; a class's name has the turn in it, so that 20 classes are 80. A
-training that was stopped goes on.
+by a quarter more than the photograph before, and than the last time; a class's name has the turn in
+it, so that 20 classes are 80. A training that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_set(source: LabelledSet, count: int, folder: Path) -> Path:
         for k, name in enumerate(name for name in source.classes for _ in TURNS)
     ]
     for i in range(count):
-        turn = i // len(source) % len(TURNS)
+        turn = (i + i // len(source)) % len(TURNS)
         photo, boxes, labels = _cut(source.photographs[i % len(source)], turn, i)
         name = f"{i:06d}.jpg"
         if not (folder / name).is_file():
