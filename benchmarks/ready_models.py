@@ -6,7 +6,8 @@
 The models are the ready ones, or those of `--models`, folders of runs among them. Each photograph
 is searched, and its windows scored by each model, once; every row selects among the same scores.
 Nothing is chosen here: the rows are those of the paper's tables, the models' own defaults, and all
-models' windows joined as `evaluate MODEL MODEL` joins them.
+models' windows joined as `evaluate MODEL MODEL` joins them. With `--mirror` windows' mirror images
+are scored, too, and the rows of one pass are there without them as well.
 """
 
 from __future__ import annotations
@@ -42,12 +43,17 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
 }
 
 
+ROWS_OF_ONE_PASS = {row: told for row, told in ROWS.items() if "passes" in told[0]}
+
+
 def select_rows(
-    scored: list[list[ScoredWindows]], detector: PhotoDetector
+    scored: list[list[ScoredWindows]],
+    detector: PhotoDetector,
+    rows: dict[str, tuple[dict[str, Any], dict[str, bool]]] = ROWS,
 ) -> dict[str, Detections]:
     """Select a photograph's detections in every row, from each model's passes."""
     found = {}
-    for row, (constants, way) in ROWS.items():
+    for row, (constants, way) in rows.items():
         config = detector.change(**constants).config
         kept = [one for own in scored for one in own[: constants.get("passes")]]
         parts = [replace(one, share=1 / len(scored)) for one in kept]
@@ -66,6 +72,10 @@ def detect_together(
     for name, detector in detectors.items():
         own = detector.score_passes(photo, windows, detector.config.passes)
         found[name] = select_rows([own], detector)
+        if detector.config.mirror:
+            once = detector.change(mirror=False).score_passes(photo, windows, 1)
+            alone = select_rows([once], detector, ROWS_OF_ONE_PASS)
+            found[f"{name}, no mirror images"] = alone
         known = detector.calibration if joined.calibration is not None else None
         scored.append(own if known is None else [one.calibrate(known) for one in own])
     return found | {"joined": select_rows(scored, joined)} if len(scored) > 1 else found
@@ -78,12 +88,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["voc2007", "voc2007_tuned"])
     parser.add_argument("--weights", help="the trunk of ready models: as detect takes it")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--mirror", action="store_true", help="twice the work")
     parser.add_argument("--work", type=Path, required=True, help="keeps the windows")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     set_threads()
     dataset = open_dataset(arguments.data, arguments.split)
     joined = load_detector(arguments.models, weights=arguments.weights)
+    joined = joined.change(mirror=True) if arguments.mirror else joined
     members = joined.members if isinstance(joined, CombinedDetector) else [joined]
     names = [Path(model).name for model in arguments.models]
     detectors = dict(zip(names, members, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from eval.detections import EvalError
 from eval.voc import VocResult
@@ -90,6 +89,9 @@ def find_log_odds(scores: np.ndarray, odds: ScoreOdds) -> np.ndarray:
 
 def _fit(scores: np.ndarray, hits: np.ndarray, knot: float) -> tuple[float, ScoreOdds]:
     """Fit the line with a bend at a knot: its mean negative log-likelihood, and it."""
+    # Not before it is needed: it takes as long to import as torch, and to detect does without.
+    from sklearn.linear_model import LogisticRegression
+
     features = np.stack([scores, np.maximum(scores - knot, 0)], axis=1)
     fitted = LogisticRegression(C=1e6, tol=1e-8, max_iter=1000).fit(features, hits)
     slope, bend = fitted.coef_[0].tolist()

@@ -994,6 +994,22 @@ def test_help_and_wrong_usage_do_without_torch(arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_detection_does_without_what_training_and_figures_need(small_model, photos):
+    """They take as long to import as torch, each time that a process is started."""
+    code = (
+        "import sys\n"
+        "from spp_detect import cli\n"
+        "sys.argv = ['spp-detect', 'detect', *sys.argv[1:], '--out', '-']\n"
+        "try:\n    cli.main()\n"
+        "finally:\n"
+        "    print([name for name in ('sklearn', 'matplotlib', 'pandas') if name in sys.modules])\n"
+    )
+    command = [sys.executable, "-c", code, str(small_model), str(photos)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_weights_of_another_trunk(spp, voc, tmp_path, shared_weights):
     path = shared_weights / "squeezenet1_1.safetensors"
     line = error_line(
