@@ -46,7 +46,7 @@ from spp_detect.threads import set_threads
 
 logger = logging.getLogger(__name__)
 
-SHARD_PHOTOGRAPHS = 32
+SHARD_PHOTOGRAPHS = 32  # at most
 MOST_BLOCKS = 1000  # of Ray's: a shard each where they are fewer
 
 Photo = NDArray[np.uint8]
@@ -173,7 +173,7 @@ def detect_on_cluster(
         missing = [one for one in photographs if make_readable(one) not in done]
         _account_for_unreadable([one for one in missing if one != make_readable(one)], task.out)
         named = [one for one in missing if one == make_readable(one)]
-        shards = cut_shards(named, SHARD_PHOTOGRAPHS)
+        shards = cut_shards(named, size_shards(len(named), sum(count_actors())))
         counts = work_on_shards(task, shards)
         progress = (i for count in counts for i in range(count))
         for _ in track(progress, "detection", sum(len(one.photographs) for one in shards)):
@@ -215,6 +215,28 @@ def _lies_in(inner: Place, outer: Place) -> bool:
     return inner.system == outer.system and inner.root.startswith(f"{outer.root}/")
 
 
+def count_actors() -> tuple[int, int]:
+    """How many of a cluster's actors may detect, on CPUs and on GPUs: one of the two is 0."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    return (0, gpus) if gpus else (max(1, int(resources.get("CPU", 0))), 0)
+
+
+def size_shards(photographs: int, actors: int) -> int:
+    """How many photographs a shard has: so many that all actors have as many shards.
+
+    Examples
+    --------
+    Two actors do 200 photographs in four shards each; with shards of 32 one would do the eight of
+    a seventh shard while the other waits.
+
+    >>> size_shards(200, 2), size_shards(10, 4), size_shards(10_000_000, 64)
+    (25, 3, 32)
+    """
+    rounds = max(1, -(-photographs // (SHARD_PHOTOGRAPHS * actors)))
+    return max(1, -(-photographs // (rounds * actors)))
+
+
 def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
     """Do the shards on all nodes, and tell of each that is done how many photographs it has.
 
@@ -232,10 +254,12 @@ def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
     rows = [{"shard": one.name, "photographs": list(one.photographs)} for one in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
     sent = ray.put(task)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    cores, gpus = count_actors()
     if gpus:
         dataset = dataset.map(ProposeInShard, fn_constructor_args=(sent,), concurrency=(1, 1024))
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or None)
+    # All at once: from one on Ray would see how far it gets while the others' cores wait.
+    most = min(len(shards), cores or gpus)
+    pool = ray.data.ActorPoolStrategy(min_size=most, max_size=gpus or None)
     wanted: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
     # What was asked of an actor that is away for a while is asked again, as often as it takes.
     wanted |= {"max_restarts": MOST_DEATHS, "max_task_retries": -1}
