@@ -278,6 +278,7 @@ def _set_up_ray_data() -> None:
     # versions do not count such deaths.
     if hasattr(context, "max_consecutive_actor_init_deaths"):
         context.max_consecutive_actor_init_deaths = MOST_DEATHS
+    context.wait_for_min_actors_s = -1  # older versions wait for those whose cores are busy
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,9 +22,10 @@ ray = pytest.importorskip("ray")
 from pyarrow import parquet  # noqa: E402
 
 from spp_detect.cluster import detecting  # noqa: E402
-from spp_detect.cluster.detecting import Task, detect_on_cluster  # noqa: E402
+from spp_detect.cluster.detecting import Task, detect_on_cluster, size_shards  # noqa: E402
 from spp_detect.cluster.nodes import ClusterError, check_versions, join_cluster  # noqa: E402
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
+from spp_detect.cluster.shards import cut_shards  # noqa: E402
 from spp_detect.detector import make_proposal_settings  # noqa: E402
 from spp_detect.lock import lock_folder  # noqa: E402
 from spp_detect.model_folder import read_description  # noqa: E402
@@ -107,6 +109,19 @@ def alone(small_model, photographs):
 
 def drop_errors(lines):
     return [line for line in lines if '"error"' not in line]
+
+
+@pytest.mark.parametrize("actors", [1, 2, 3, 64])
+@pytest.mark.parametrize("photographs", [0, 1, 2, 63, 64, 65, 200, 4952])
+def test_all_actors_have_as_many_shards(monkeypatch, photographs, actors):
+    monkeypatch.setattr(detecting, "SHARD_PHOTOGRAPHS", 32)
+    shards = cut_shards([str(i) for i in range(photographs)], size_shards(photographs, actors))
+    sizes = [len(shard.photographs) for shard in shards]
+    assert sum(sizes) == photographs and max(sizes, default=0) <= 32
+    rounds = max(1, math.ceil(photographs / 32 / actors))  # the fewest there can be
+    assert len(sizes) <= rounds * actors
+    # But for one photograph a shard the busiest does no more than its part.
+    assert rounds * max(sizes, default=0) < photographs / actors + rounds
 
 
 def test_finds_what_one_machine_finds(cluster, small_model, photographs, alone, tmp_path):
