@@ -41,8 +41,6 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "scored again where they lie then, vote": (UNRAISED, {}),
     "scored again where they lie then, vote that raises scores": (RAISED, {}),
 }
-
-
 ROWS_OF_ONE_PASS = {row: told for row, told in ROWS.items() if "passes" in told[0]}
 
 

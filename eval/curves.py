@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from eval.files import write_atomically
 from eval.voc import Curve, VocResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLUMNS = 5
 _LINE, _FILL, _TEXT, _GRID = "#1f5a8c", "#c9dcec", "#222222", "#e4e4e4"
@@ -44,6 +45,10 @@ def plot_curves(result: VocResult, path: str | Path) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     plot_curves(result, f"{folder}/curves.png")
     """
+    # Not before they are needed, as to detect does without.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = min(_COLUMNS, len(result.classes))
     rows = math.ceil(len(result.classes) / columns)
     figure = Figure(figsize=(2.3 * columns + 0.9, 2.25 * rows + 1.1), layout="constrained")

@@ -173,7 +173,7 @@ def detect_on_cluster(
         missing = [one for one in photographs if make_readable(one) not in done]
         _account_for_unreadable([one for one in missing if one != make_readable(one)], task.out)
         named = [one for one in missing if one == make_readable(one)]
-        shards = cut_shards(named, size_shards(len(named), sum(count_actors())))
+        shards = cut_shards(named, size_shards(len(named), count_actors()))
         counts = work_on_shards(task, shards)
         progress = (i for count in counts for i in range(count))
         for _ in track(progress, "detection", sum(len(one.photographs) for one in shards)):
@@ -215,11 +215,14 @@ def _lies_in(inner: Place, outer: Place) -> bool:
     return inner.system == outer.system and inner.root.startswith(f"{outer.root}/")
 
 
-def count_actors() -> tuple[int, int]:
-    """How many of a cluster's actors may detect, on CPUs and on GPUs: one of the two is 0."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    return (0, gpus) if gpus else (max(1, int(resources.get("CPU", 0))), 0)
+def count_gpus() -> int:
+    """How many GPUs a cluster has."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def count_actors() -> int:
+    """How many actors may detect at once: one a GPU, or where there is none one a core."""
+    return count_gpus() or max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
 def size_shards(photographs: int, actors: int) -> int:
@@ -254,12 +257,12 @@ def work_on_shards(task: Task, shards: list[Shard]) -> Iterator[int]:
     rows = [{"shard": one.name, "photographs": list(one.photographs)} for one in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
     sent = ray.put(task)
-    cores, gpus = count_actors()
+    gpus = count_gpus()
     if gpus:
         dataset = dataset.map(ProposeInShard, fn_constructor_args=(sent,), concurrency=(1, 1024))
-    # All at once: from one on Ray would see how far it gets while the others' cores wait.
-    most = min(len(shards), cores or gpus)
-    pool = ray.data.ActorPoolStrategy(min_size=most, max_size=gpus or None)
+    # All begin at once: with one, Ray would see how far it gets while the others' cores wait.
+    begun = min(len(shards), count_actors())
+    pool = ray.data.ActorPoolStrategy(min_size=begun, max_size=gpus or None)
     wanted: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
     # What was asked of an actor that is away for a while is asked again, as often as it takes.
     wanted |= {"max_restarts": MOST_DEATHS, "max_task_retries": -1}

@@ -22,7 +22,13 @@ ray = pytest.importorskip("ray")
 from pyarrow import parquet  # noqa: E402
 
 from spp_detect.cluster import detecting  # noqa: E402
-from spp_detect.cluster.detecting import Task, detect_on_cluster, size_shards  # noqa: E402
+from spp_detect.cluster.detecting import (  # noqa: E402
+    Task,
+    count_actors,
+    count_gpus,
+    detect_on_cluster,
+    size_shards,
+)
 from spp_detect.cluster.nodes import ClusterError, check_versions, join_cluster  # noqa: E402
 from spp_detect.cluster.places import Place, PlaceError  # noqa: E402
 from spp_detect.cluster.shards import cut_shards  # noqa: E402
@@ -333,6 +339,11 @@ def test_a_worker_that_does_not_find_the_folder_is_no_photographs_failure(
     (tmp_path / "elsewhere").rename(gone)
     account = detect_on_cluster(task, {}, cluster.address, resume=True)
     assert list(account.failed) == ["spoilt.jpg"]
+
+
+def test_an_actor_a_core_detects_where_there_are_no_gpus(cluster):
+    with join_cluster(cluster.address):
+        assert (count_actors(), count_gpus()) == (2, 0)
 
 
 def test_a_worker_with_another_version_is_told(cluster):
