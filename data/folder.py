@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import problem
@@ -16,7 +18,8 @@ def is_photograph(path: Path) -> bool:
 def find_photographs(folder: Path | str) -> list[Path]:
     """Return the photographs of a folder and of the folders in it, sorted.
 
-    Known suffixes decide (`PHOTO_SUFFIXES`, in any case); hidden files and folders are passed over.
+    Known suffixes decide (`PHOTO_SUFFIXES`, in any case); hidden files and folders are passed over,
+    and links to folders are followed.
 
     Parameters
     ----------
@@ -77,20 +80,32 @@ def find_others(folder: Path | str) -> list[Path]:
     ...     [path.name for path in find_others(folder)]
     ['b.HEIC', 'notes']
     """
-    return [path for path in walk_files(Path(folder)) if not is_photograph(path)]
+    folder = Path(folder)
+    files = walk_files(folder) if folder.is_dir() else []
+    return [path for path in files if not is_photograph(path)]
 
 
 def walk_files(folder: Path) -> list[Path]:
     """List the files of a folder and of the folders in it, sorted, hidden ones left out.
 
-    A link to nothing is among them: it is a file that cannot be read.
+    Links to folders are followed, but not back to one that the link lies in. A link to nothing is
+    among the files: it is one that cannot be read.
     """
-    return sorted(p for p in folder.rglob("*") if not _is_hidden(p, folder) and _is_file(p))
+    return sorted(_walk(folder, ()))
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above or not os.access(folder, os.R_OK | os.X_OK):
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path, (*above, here))
+        elif _is_file(path):
+            yield path
 
 
 def _is_file(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)

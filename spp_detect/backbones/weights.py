@@ -23,6 +23,7 @@ FC_LAYERS = {
 OWN_FC_LAYERS = ("fc.layers.fc6", "fc.layers.fc7")
 # Before the names of trunks in the folders of our classifiers and of our detectors.
 OWN_TRUNKS = ("trunk.layers.", "trunk.")
+PACKED = "public_trunk."  # before the names of what a packed detector has in their place
 
 
 class WeightsError(ValueError):
@@ -132,6 +133,11 @@ def _download_by_timm(name: str) -> dict[str, torch.Tensor]:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.is_dir():
         own = _read(path / "model.safetensors")
+        if any(name.startswith(PACKED) for name in own):
+            raise WeightsError(
+                f"{path}: a packed model, without its trunk's public weights; expected the folder "
+                "it was packed from, or one that Detector.load and save make of it"
+            )
         return {_drop_trunk(name): tensor for name, tensor in own.items()}
     if not path.is_file():
         raise WeightsError(

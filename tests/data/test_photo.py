@@ -319,6 +319,23 @@ def test_find_photographs(tmp_path):
     assert find_photographs(str(tmp_path / "a.png")) == [tmp_path / "a.png"]
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    folder, disk = tmp_path / "photos", tmp_path / "disk"
+    for path in (folder / "a.png", folder / "in" / "b.png", disk / "deep" / "c.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (folder / "linked").symlink_to(disk)
+    (folder / ".hidden").symlink_to(disk)
+    (folder / "in" / "up").symlink_to(folder)  # to a folder that it lies in
+    (disk / "back").symlink_to(folder)  # the same by way of another link
+    (folder / "self").symlink_to(folder / "self")
+    (folder / "gone.png").symlink_to(tmp_path / "absent.png")  # to be told as one that is damaged
+    found = [path.relative_to(folder).as_posix() for path in find_photographs(folder)]
+    assert found == ["a.png", "gone.png", "in/b.png", "linked/deep/c.png"]
+    found = [path.relative_to(disk).as_posix() for path in find_photographs(disk)]
+    assert found == ["back/a.png", "back/gone.png", "back/in/b.png", "deep/c.png"]
+
+
 def test_find_photographs_refuses(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     assert "no such folder" in error_of(find_photographs, tmp_path / "absent")

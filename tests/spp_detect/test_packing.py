@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 from data import open_dataset, read_photo
 from eval import VOC_CLASSES
 from spp_detect import ready_models
-from spp_detect.backbones import WeightsError, build_backbone
+from spp_detect.backbones import WeightsError, build_backbone, load_weights
 from spp_detect.cascade import FirstStage
 from spp_detect.config import TrainingConfig
 from spp_detect.detector import Detector
@@ -138,6 +138,18 @@ def test_weights_that_are_not_there(packed):
 def test_a_whole_model_takes_no_weights(small_model, weights):
     with pytest.raises(ModelError, match="has its own trunk"):
         Detector.load(small_model, "cpu", weights)
+
+
+def test_a_packed_models_trunk_is_trained_on_when_it_is_whole_again(
+    detector, packed, weights, tmp_path
+):
+    trunk = build_backbone(detector.config.backbone)
+    with pytest.raises(WeightsError, match=r"packed: a packed model, .* expected the fold"):
+        load_weights(trunk, str(packed))
+    Detector.load(packed, "cpu", weights).save(tmp_path / "whole")
+    load_weights(trunk, str(tmp_path / "whole"))
+    state = detector.extractor.backbone.layers.state_dict()
+    assert all(torch.equal(tensor, state[k]) for k, tensor in trunk.layers.state_dict().items())
 
 
 def test_own_trunks_are_not_packed(small_detector, detector, tmp_path):
