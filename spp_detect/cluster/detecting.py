@@ -16,7 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from data import DataError, read_photo
-from data.folder import is_photograph
+from data.folder import is_photograph, walk_files
 from proposals import ProposalError, ProposalSettings, propose
 from spp_detect.cluster.nodes import (
     MOST_DEATHS,
@@ -200,9 +200,14 @@ def list_photographs(photographs: Place, out: Place) -> list[str]:
         For a folder that cannot be read, or without a photograph.
     """
     inside = f"{out.root[len(photographs.root) + 1 :]}/" if _lies_in(out, photographs) else None
+    files = photographs.list_files()
+    if photographs.is_local:  # fsspec follows no links to folders, which `detect` without Ray does
+        root = Path(photographs.root)
+        linked = walk_files(root) if root.is_dir() else []
+        files = sorted({*files, *(path.relative_to(root).as_posix() for path in linked)})
     names = [
         name
-        for name in photographs.list_files()
+        for name in files
         if is_photograph(Path(name)) and not any(part.startswith(".") for part in Path(name).parts)
     ]
     names = [name for name in names if inside is None or not name.startswith(inside)]

@@ -17,6 +17,7 @@ from collections import Counter
 import pytest
 
 import spp_detect.cluster  # noqa: F401, before Ray
+from data import find_photographs
 
 ray = pytest.importorskip("ray")
 from pyarrow import parquet  # noqa: E402
@@ -319,6 +320,18 @@ def test_strange_files_are_failures_of_their_own(cluster, small_model, strange, 
     assert all(words in account.failed[name] for name, words in told.items())
     again = detect_on_cluster(task, {}, cluster.address, resume=True)
     assert again == account
+
+
+def test_links_to_folders_are_followed_as_without_ray(strange, photographs, tmp_path):
+    (strange / "more").symlink_to(photographs)
+    (strange / ".hidden").symlink_to(photographs)
+    (strange / "more.jpg").mkdir()
+    names = detecting.list_photographs(Place.find(strange), Place.find(tmp_path / "out"))
+    plain = {path.relative_to(strange).as_posix() for path in find_photographs(strange)}
+    assert set(names) == plain | {"pipe.jpg"} and sorted(names) == names
+    assert sum(name.startswith("more/") for name in names) == len(list(photographs.iterdir()))
+    one = Place.find(strange / "00.jpg")
+    assert detecting.list_photographs(one, Place.find(tmp_path / "out")) == ["00.jpg"]
 
 
 def test_a_worker_that_does_not_find_the_folder_is_no_photographs_failure(
