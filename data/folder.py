@@ -80,18 +80,16 @@ def find_others(folder: Path | str) -> list[Path]:
     ...     [path.name for path in find_others(folder)]
     ['b.HEIC', 'notes']
     """
-    folder = Path(folder)
-    files = walk_files(folder) if folder.is_dir() else []
-    return [path for path in files if not is_photograph(path)]
+    return [path for path in walk_files(Path(folder)) if not is_photograph(path)]
 
 
 def walk_files(folder: Path) -> list[Path]:
     """List the files of a folder and of the folders in it, sorted, hidden ones left out.
 
     Links to folders are followed, but not back to one that the link lies in. A link to nothing is
-    among the files: it is one that cannot be read.
+    among the files: it is one that cannot be read. What is no folder holds none.
     """
-    return sorted(_walk(folder, ()))
+    return sorted(_walk(folder, ())) if folder.is_dir() else []
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:

@@ -203,8 +203,7 @@ def list_photographs(photographs: Place, out: Place) -> list[str]:
     files = photographs.list_files()
     if photographs.is_local:  # fsspec follows no links to folders, which `detect` without Ray does
         root = Path(photographs.root)
-        linked = walk_files(root) if root.is_dir() else []
-        files = sorted({*files, *(path.relative_to(root).as_posix() for path in linked)})
+        files = sorted({*files, *(path.relative_to(root).as_posix() for path in walk_files(root))})
     names = [
         name
         for name in files
